@@ -308,7 +308,10 @@ pub struct Serve<S>(pub S);
 impl<S: Service> Worker for Serve<S> {
     fn kick(&mut self, queue: QueueIndex, io: &mut Io<'_>) {
         let mut batch = io.queue(queue);
-        while let Some(mut request) = batch.next() {
+        loop {
+            let Some(mut request) = batch.next() else {
+                break;
+            };
             match self.0.serve(queue, &mut request) {
                 Ok(()) => request.finish(),
                 Err(fault) => request.fail(fault),
