@@ -101,6 +101,10 @@ impl<'a> Queue<'a> {
     /// worker is kicked again by itself.
     ///
     /// A chain that cannot be walked is answered here, with used length 0, and the next one is tried.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a request borrows its batch, which Iterator cannot express"
+    )]
     pub fn next(&mut self) -> Option<Request<'_>> {
         let active = self.active.as_mut()?;
         if active.ring.unpublished_bytes >= FLUSH_BYTES {
