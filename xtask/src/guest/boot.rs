@@ -1,0 +1,134 @@
+//! The command lines of the two machines a guest can run on.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::Result;
+
+use super::Machine;
+use super::devices::Device;
+use crate::process::tethered;
+
+/// Memory of a guest, in MiB.
+const MEMORY: u32 = 256;
+
+/// Options of the kernel on both machines: a panic ends the machine at once.
+const KERNEL_OPTIONS: &str = "panic=-1";
+
+/// All that a machine needs to start.
+#[derive(Debug)]
+pub struct Boot<'a> {
+    /// The kind of machine.
+    pub machine: Machine,
+    /// The kernel built for it.
+    pub kernel: &'a Path,
+    /// The archive with the root file system.
+    pub initramfs: &'a Path,
+    /// Devices and the sockets of their daemons.
+    pub devices: &'a [(&'static Device, PathBuf)],
+    /// A folder for what the machine leaves behind.
+    pub folder: &'a Path,
+}
+
+impl Boot<'_> {
+    /// The machine's command. Its standard input and output are the terminal that [`terminal`] names; the kernel's
+    /// and machine's own messages go to [`Boot::logs`].
+    pub fn command(&self) -> Result<Command> {
+        match self.machine {
+            Machine::Uml => self.uml(),
+            Machine::Qemu => self.qemu(),
+        }
+    }
+
+    /// Where the kernel's and the machine's own messages are.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        vec![self.kernel_log(), self.machine_log()]
+    }
+
+    fn kernel_log(&self) -> PathBuf {
+        self.folder.join("kernel.log")
+    }
+
+    fn machine_log(&self) -> PathBuf {
+        self.folder.join("machine.log")
+    }
+
+    /// User Mode Linux. Devices with children below them (a chip on a bus, firmware nodes) will come in a devicetree,
+    /// `dtb=FILE`, with nodes compatible to "virtio,uml", in place of `virtio_uml.device`.
+    fn uml(&self) -> Result<Command> {
+        let mut command = tethered(self.kernel);
+        command
+            .arg(format!("mem={MEMORY}M"))
+            .arg(format!("initrd={}", self.initramfs.display()))
+            // line 0 carries the kernel's messages, line 1 the script; all others are off
+            .args(["con=null", "con0=null,fd:2", "con1=fd:0,fd:1", "ssl=null"])
+            .args([KERNEL_OPTIONS, "noreboot"])
+            .arg(format!("uml_dir={}", self.folder.display()))
+            .arg("umid=guest");
+        for (device, socket) in self.devices {
+            command.arg(format!(
+                "virtio_uml.device={}:{}",
+                socket.display(),
+                device.virtio_id
+            ));
+        }
+        command.stderr(Stdio::from(File::create(self.kernel_log())?));
+        Ok(command)
+    }
+
+    /// QEMU with an emulated processor: where /dev/kvm exists it does not always work.
+    fn qemu(&self) -> Result<Command> {
+        let mut command = tethered("qemu-system-x86_64");
+        command
+            .args([
+                "-nodefaults",
+                "-no-user-config",
+                "-display",
+                "none",
+                "-no-reboot",
+            ])
+            .args([
+                "-machine",
+                "q35,memory-backend=mem",
+                "-accel",
+                "tcg,thread=multi",
+            ])
+            .arg("-object")
+            .arg(format!(
+                "memory-backend-memfd,id=mem,size={MEMORY}M,share=on"
+            ))
+            .args(["-m", &format!("{MEMORY}M")])
+            .arg("-kernel")
+            .arg(self.kernel)
+            .arg("-initrd")
+            .arg(self.initramfs)
+            .args(["-append", &format!("console=ttyS0 {KERNEL_OPTIONS}")])
+            .arg("-serial")
+            .arg(format!("file:{}", self.kernel_log().display()))
+            .args([
+                "-chardev",
+                "stdio,id=script,signal=off",
+                "-serial",
+                "chardev:script",
+            ]);
+        for (number, (device, socket)) in self.devices.iter().enumerate() {
+            command
+                .arg("-chardev")
+                .arg(format!("socket,id=c{number},path={}", socket.display()));
+            command
+                .arg("-device")
+                .arg(format!("{},chardev=c{number}", device.qemu));
+        }
+        command.stderr(Stdio::from(File::create(self.machine_log())?));
+        Ok(command)
+    }
+}
+
+/// The guest's name of the terminal that carries the script's output.
+pub fn terminal(machine: Machine) -> &'static str {
+    match machine {
+        Machine::Uml => "/dev/tty1",
+        Machine::Qemu => "/dev/ttyS1",
+    }
+}

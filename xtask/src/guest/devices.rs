@@ -1,0 +1,46 @@
+//! The devices a guest can have. To add one: a row here, a smoke script, a tour (see [`super::tours`]).
+
+use super::initramfs::Tool;
+use super::tours::{self, Tour};
+
+/// What the rig knows about one of our daemons.
+#[derive(Debug)]
+pub struct Device {
+    /// The binary is `vhost-device-NAME`.
+    pub name: &'static str,
+    /// The device type (VIRTIO 1.3, section 5), which User Mode Linux is told.
+    pub virtio_id: u32,
+    /// QEMU's device, with its properties but for the character device.
+    pub qemu: &'static str,
+    /// The daemon's arguments unless others are given, separated by white space.
+    pub arguments: &'static str,
+    /// Programs for the guest.
+    pub tools: &'static [Tool],
+    /// Runs in the guest and ends with 0 if the device works there with its default arguments.
+    pub smoke: &'static str,
+    /// What `demo` shows of it.
+    pub tour: Tour,
+}
+
+/// All devices, in the order of the demo.
+pub const DEVICES: &[Device] = &[Device {
+    name: "rng",
+    virtio_id: 4,
+    qemu: "vhost-user-rng-pci",
+    arguments: "",
+    tools: &[],
+    smoke: include_str!("../../guest/smoke/rng.sh"),
+    tour: tours::rng::TOUR,
+}];
+
+impl Device {
+    /// The device called `name`.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        DEVICES.iter().find(|device| device.name == name)
+    }
+
+    /// The crate and the binary.
+    pub fn binary(&self) -> String {
+        format!("vhost-device-{}", self.name)
+    }
+}

@@ -1,0 +1,47 @@
+//! Automation of the workspace, run as `cargo xtask VERB`.
+//!
+//! One verb per module: its arguments (a clap struct) and `run`, which returns the exit status of the whole
+//! command. What several verbs need lives in modules of its own: [`packages`] (host packages), [`process`]
+//! (bounded commands), [`progress`] (what a person sees meanwhile), [`workspace`] (cargo), [`cache`] and
+//! [`guest`] (a real Linux that uses our daemons).
+
+mod cache;
+mod demo;
+mod guest;
+mod packages;
+mod process;
+mod progress;
+mod temp;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The command line; also used to check the commands written in the documentation.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", about = "Automation of the workspace")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Demo(demo::Args),
+    Guest(guest::Args),
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
+        Verb::Demo(args) => demo::run(&args),
+        Verb::Guest(args) => guest::run(&args),
+        Verb::Test(args) => test::run(&args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,112 @@
+//! The workspace as cargo sees it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use std::{collections::BTreeMap, env};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::process::{bounded, capture, run_logged};
+use crate::progress::Progress;
+
+/// Longest time for building a few binaries from nothing.
+const BUILD_LIMIT: Duration = Duration::from_secs(1800);
+
+/// What `cargo metadata` tells about the workspace.
+#[derive(Debug, Deserialize)]
+pub struct Workspace {
+    /// The folder of the root Cargo.toml.
+    #[serde(rename = "workspace_root")]
+    pub root: PathBuf,
+    /// Where cargo puts what it builds.
+    #[serde(rename = "target_directory")]
+    pub target: PathBuf,
+    /// The members of the workspace.
+    pub packages: Vec<Package>,
+}
+
+/// One crate of the workspace.
+#[derive(Debug, Deserialize)]
+pub struct Package {
+    /// The name in its Cargo.toml.
+    pub name: String,
+    /// Its features; only the names matter here.
+    pub features: BTreeMap<String, Vec<String>>,
+}
+
+/// The optimisation a daemon is built with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Fast to build, with debug assertions.
+    Dev,
+    /// As it is shipped.
+    Release,
+}
+
+impl Profile {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        }
+    }
+}
+
+impl Workspace {
+    /// Asks cargo about the workspace of the current folder.
+    pub fn load() -> Result<Self> {
+        let mut command = cargo(Duration::from_secs(120));
+        let text = capture(command.args(["metadata", "--no-deps", "--format-version", "1"]))?;
+        serde_json::from_str(&text).context("cannot read the answer of cargo metadata")
+    }
+
+    /// The log file of a step, emptied.
+    pub fn log(&self, step: &str) -> Result<PathBuf> {
+        let log = self.target.join("xtask").join(format!("{step}.log"));
+        fresh_log(&log)?;
+        Ok(log)
+    }
+
+    /// Builds the binaries of the crates called `names` and returns the folder they are in.
+    pub fn build(&self, names: &[String], profile: Profile) -> Result<PathBuf> {
+        let folder = self.target.join(profile.folder());
+        if names.is_empty() {
+            return Ok(folder);
+        }
+        let progress = Progress::start(format!("building {}", names.join(" ")));
+        let mut command = cargo(BUILD_LIMIT);
+        command
+            .current_dir(&self.root)
+            .args(["build", "--locked", "--bins"]);
+        for name in names {
+            command.args(["--package", name]);
+        }
+        if profile == Profile::Release {
+            command.arg("--release");
+        }
+        run_logged(&mut command, &self.log("build")?)
+            .with_context(|| format!("cannot build {}", names.join(" ")))?;
+        progress.done("ok");
+        Ok(folder)
+    }
+}
+
+/// The cargo that runs us, with a time limit.
+pub fn cargo(limit: Duration) -> Command {
+    bounded(
+        env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
+        limit,
+    )
+}
+
+/// Empties a log of an earlier run.
+pub fn fresh_log(log: &Path) -> Result<()> {
+    if let Some(folder) = log.parent() {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    fs::write(log, "").with_context(|| format!("cannot write {}", log.display()))
+}
