@@ -20,26 +20,23 @@ ip link set lo up
 
 . /guest/settings
 
+cd /root
+echo "$MARK begin" >"$OUTPUT"
 if [ "$SHELL_WANTED" = yes ]; then
-    stty -F "$OUTPUT" sane rows "$ROWS" cols "$COLUMNS_WIDE"
+    sh /guest/script </dev/null >"$OUTPUT" 2>&1
+    # a window's size is forgotten when nobody has the terminal open
+    setsid -c sh -c "stty sane rows $ROWS cols $COLUMNS_WIDE; exec sh -l" <"$OUTPUT" >"$OUTPUT" 2>&1
 else
     stty -F "$OUTPUT" raw -echo
+    sh /guest/script </dev/null >"$OUTPUT" 2>&1
 fi
+status=$?
 
+# opened again: a terminal is hung up when the shell that it controlled ends
 {
-    echo "$MARK begin"
-    cd /root
-    if [ "$SHELL_WANTED" = yes ]; then
-        [ -s /guest/script ] && sh /guest/script
-        setsid -c sh -l <"$OUTPUT"
-    else
-        sh /guest/script
-    fi
-    status=$?
     echo
     echo "$MARK end $status"
-} </dev/null >"$OUTPUT" 2>&1
-
+} >"$OUTPUT"
 # setting the terminal waits until everything written to it has left
 stty -F "$OUTPUT" raw
 poweroff -f

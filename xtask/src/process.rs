@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 /// Lines of a log that an error message quotes.
-const QUOTED_LINES: usize = 40;
+const QUOTED_LINES: usize = 25;
 
 /// How long a bounded command has to end after it was asked to, in seconds.
 const KILL_AFTER: &str = "--kill-after=5";
@@ -79,7 +79,7 @@ pub fn capture(command: &mut Command) -> Result<String> {
         .with_context(|| format!("{} wrote something that is not text", line_of(command)))
 }
 
-/// The last lines of a log file, for an error message.
+/// The last lines of a log file, for an error message; nothing of a file that cannot be read.
 pub fn tail_of(log: &Path) -> String {
     let bytes = fs::read(log).unwrap_or_default();
     tail(&String::from_utf8_lossy(&bytes))
@@ -87,7 +87,10 @@ pub fn tail_of(log: &Path) -> String {
 
 /// The last lines of `text`, indented.
 pub fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
     let from = lines.len().saturating_sub(QUOTED_LINES);
     lines[from..]
         .iter()

@@ -23,7 +23,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use self::boot::Boot;
@@ -212,7 +212,11 @@ impl Job<'_> {
             folder: folder.path(),
         };
         let result = self.drive(&boot, &mark, output);
-        let result = result.map_err(|error| with_daemon_logs(error, &daemons));
+        let logs: Vec<_> = daemons
+            .iter()
+            .map(|daemon| daemon.log().to_owned())
+            .collect();
+        let result = result.map_err(|error| quoting(error, "the daemons wrote", &logs));
         for daemon in daemons {
             let stopped = daemon.stop();
             // the guest's failure is the more telling one
@@ -286,10 +290,7 @@ impl Job<'_> {
         let mut guest = Guest { child };
         let result = self.converse(&mut guest, mark, output);
         drop(raw);
-        result.map_err(|error| {
-            let logs: String = boot.logs().iter().map(|log| tail_of(log)).collect();
-            error.context(format!("the machine's last messages:\n{logs}"))
-        })
+        result.map_err(|error| quoting(error, "the machine's last messages", &boot.logs()))
     }
 
     fn converse(&self, guest: &mut Guest, mark: &str, output: &mut dyn Write) -> Result<i32> {
@@ -307,10 +308,14 @@ impl Job<'_> {
             if chunk.is_empty() {
                 bail!("the guest ended before its script did{}", quoted(&heard));
             }
+            let booting = !console.has_begun();
             let ready = console.feed(&chunk);
+            if booting && console.has_begun() {
+                heard.clear();
+            }
+            heard.extend_from_slice(if console.has_begun() { &ready } else { &chunk });
             output.write_all(&ready)?;
             output.flush()?;
-            heard.extend_from_slice(if console.has_begun() { &ready } else { &chunk });
             if let Some(status) = console.status() {
                 break status;
             }
@@ -342,12 +347,13 @@ fn quoted(heard: &[u8]) -> String {
     }
 }
 
-fn with_daemon_logs(error: anyhow::Error, daemons: &[Daemon]) -> anyhow::Error {
-    let logs: String = daemons.iter().map(|daemon| tail_of(daemon.log())).collect();
-    if logs.is_empty() {
+/// Adds the ends of log files to an error, behind its own words.
+fn quoting(error: anyhow::Error, about: &str, logs: &[PathBuf]) -> anyhow::Error {
+    let quoted: String = logs.iter().map(|log| tail_of(log)).collect();
+    if quoted.is_empty() {
         error
     } else {
-        error.context(format!("the daemons wrote:\n{logs}"))
+        anyhow!("{error:#}\n{about}:\n{quoted}")
     }
 }
 
