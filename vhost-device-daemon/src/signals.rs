@@ -1,0 +1,120 @@
+//! SIGTERM and SIGINT as a pollable descriptor.
+//!
+//! SIGHUP keeps its default action. SIGPIPE needs nothing: the Rust runtime ignores it before `main`, and a write to a
+//! connection that is gone is an ordinary error.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::signal::{self, SigSet};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// A request to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM, from a service manager.
+    Terminate,
+    /// SIGINT, from a terminal.
+    Interrupt,
+}
+
+/// The receiving end of the process's termination signals.
+#[derive(Debug)]
+pub struct Signals {
+    descriptor: SignalFd,
+}
+
+impl Signals {
+    /// Blocks SIGTERM and SIGINT and returns the descriptor that becomes readable when one arrives.
+    ///
+    /// Call it on the main thread before any other thread exists: threads inherit the mask, and a thread without it
+    /// would be ended by the signal's default action, and the process with it.
+    pub fn block() -> io::Result<Self> {
+        let set = SigSet::from_iter([signal::SIGTERM, signal::SIGINT]);
+        set.thread_block()?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let descriptor = SignalFd::with_flags(&set, flags)?;
+        Ok(Self { descriptor })
+    }
+
+    /// Takes a pending signal, without waiting.
+    ///
+    /// From the first one on, SIGINT has its default action again on the calling thread: whoever presses Ctrl-C a
+    /// second time does not want to wait for an orderly end.
+    pub fn take(&self) -> Option<Signal> {
+        let info = self.descriptor.read_signal().ok()??;
+        let _ = SigSet::from(signal::SIGINT).thread_unblock();
+        if info.ssi_signo == signal::SIGINT as u32 {
+            Some(Signal::Interrupt)
+        } else {
+            Some(Signal::Terminate)
+        }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    fn is_readable(signals: &Signals) -> bool {
+        let mut descriptors = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        poll(&mut descriptors, PollTimeout::ZERO).unwrap() == 1
+    }
+
+    // raise() directs the signal to the calling thread only, so the tests of other threads are not disturbed.
+
+    #[test]
+    fn a_signal_makes_the_descriptor_readable_and_is_taken_once() {
+        for (number, expected) in [
+            (signal::SIGTERM, Signal::Terminate),
+            (signal::SIGINT, Signal::Interrupt),
+        ] {
+            let signals = Signals::block().unwrap();
+            assert!(!is_readable(&signals));
+            assert_eq!(signals.take(), None);
+            signal::raise(number).unwrap();
+            assert!(is_readable(&signals));
+            assert_eq!(signals.take(), Some(expected));
+            assert_eq!(signals.take(), None);
+        }
+    }
+
+    #[test]
+    fn after_the_first_signal_a_second_interrupt_is_no_longer_held_back() {
+        let signals = Signals::block().unwrap();
+        signal::raise(signal::SIGTERM).unwrap();
+        assert!(SigSet::thread_get_mask().unwrap().contains(signal::SIGINT));
+        signals.take().unwrap();
+        let mask = SigSet::thread_get_mask().unwrap();
+        assert!(!mask.contains(signal::SIGINT));
+        assert!(mask.contains(signal::SIGTERM));
+    }
+
+    #[test]
+    fn threads_started_later_inherit_the_mask() {
+        let _signals = Signals::block().unwrap();
+        let mask = std::thread::spawn(SigSet::thread_get_mask)
+            .join()
+            .unwrap()
+            .unwrap();
+        assert!(mask.contains(signal::SIGTERM) && mask.contains(signal::SIGINT));
+    }
+
+    #[test]
+    fn sigpipe_is_ignored_by_the_runtime() {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let ignored = status
+            .lines()
+            .find_map(|l| l.strip_prefix("SigIgn:"))
+            .unwrap();
+        let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+        assert_ne!(ignored & (1 << (signal::SIGPIPE as u32 - 1)), 0);
+    }
+}
