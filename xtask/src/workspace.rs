@@ -76,7 +76,7 @@ impl Workspace {
         if names.is_empty() {
             return Ok(folder);
         }
-        let progress = Progress::start(format!("building {}", names.join(" ")));
+        let progress = Progress::start_if_long(format!("building {}", names.join(" ")));
         let mut command = cargo(BUILD_LIMIT);
         command
             .current_dir(&self.root)

@@ -130,8 +130,10 @@ fn choose(names: &str) -> Option<&str> {
 fn stanza(etc: &Path) -> Result<String> {
     let release = fs::read_to_string(etc.join("os-release"))
         .ok()
-        .and_then(|text| codename(&text))
-        .context("this system does not name its release; the guest's kernel is built on Debian")?;
+        .and_then(|text| debian_release(&text))
+        .context(
+            "the source of the guest's kernel is a package of Debian, and this system is another",
+        )?;
     let stanzas = apt_sources::read(&etc.join("apt"))?;
     let own = apt_sources::main_archive(&stanzas, &release)
         .with_context(|| format!("no package source here carries Debian {release} main"))?;
@@ -143,11 +145,19 @@ fn stanza(etc: &Path) -> Result<String> {
     .to_string())
 }
 
-fn codename(os_release: &str) -> Option<String> {
-    let value = os_release
-        .lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
-    Some(value.trim_matches('"').to_owned())
+/// The code name of the host's release, if the host is a Debian.
+fn debian_release(os_release: &str) -> Option<String> {
+    let field = |name: &str| {
+        let line = os_release
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        line.map(|value| value.trim_matches('"').to_owned())
+    };
+    if field("ID")? == "debian" {
+        field("VERSION_CODENAME")
+    } else {
+        None
+    }
 }
 
 fn only_file(folder: &Path) -> Result<PathBuf> {
@@ -195,6 +205,16 @@ mod tests {
             Some("linux-source-7.10")
         );
         assert_eq!(choose(""), None);
+    }
+
+    #[test]
+    fn only_a_debian_has_debians_packages() {
+        let release = debian_release("ID=debian\nVERSION_CODENAME=\"trixie\"\n");
+        assert_eq!(release.as_deref(), Some("trixie"));
+        assert_eq!(
+            debian_release("ID=other\nVERSION_CODENAME=best\nID_LIKE=debian\n"),
+            None
+        );
     }
 
     #[test]
