@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::fault::GuestFault;
+use crate::fault::{GuestFault, RingFault};
 use crate::ids::QueueIndex;
 
 /// Lines a second that one [`Limiter`] lets through.
@@ -69,6 +69,15 @@ pub(crate) fn guest_fault(queue: QueueIndex, fault: GuestFault) {
     warn(
         &LIMITER,
         format_args!("queue {queue}: request refused: {fault}"),
+    );
+}
+
+/// Reports a corrupt ring. Limited too: a guest can reset its device and corrupt it again as often as it likes.
+pub(crate) fn ring_fault(queue: QueueIndex, fault: RingFault) {
+    static LIMITER: Limiter = Limiter::new();
+    warn(
+        &LIMITER,
+        format_args!("queue {queue}: {fault}; the queue stops until it is set up anew"),
     );
 }
 

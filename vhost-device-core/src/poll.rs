@@ -6,6 +6,8 @@
 use std::time::{Duration, Instant};
 
 const SMALLEST: Duration = Duration::from_micros(1);
+/// No window is longer, whatever was asked for: the thread has other duties.
+const LARGEST: Duration = Duration::from_millis(100);
 
 /// Polling state of one thread.
 #[derive(Debug)]
@@ -16,8 +18,14 @@ pub struct Poll {
 }
 
 impl Poll {
-    /// Polls up to `max` before each sleep; zero turns it off, and costs nothing then.
+    /// Polls up to `max` before each sleep; zero turns it off, and costs nothing then. Below a microsecond it is off too,
+    /// above a tenth of a second it is cut.
     pub fn new(max: Duration) -> Self {
+        let max = if max < SMALLEST {
+            Duration::ZERO
+        } else {
+            max.min(LARGEST)
+        };
         Self {
             max,
             window: max,

@@ -121,7 +121,8 @@ impl<W: Worker> Runner<W> {
         let (worker, mut io) = self.io(reactor);
         worker.quiesce(index, &mut io);
         let ring = self.rings.get_mut(index.position())?.take()?;
-        if ring.in_flight() > 0 {
+        // A ring that died of a fault takes no completions any more; that is the guest's doing, not the worker's.
+        if ring.in_flight() > 0 && ring.fault().is_none() {
             log::error!(
                 "queue {index}: {} requests were still open when it stopped",
                 ring.in_flight()
@@ -182,7 +183,7 @@ impl<W: Worker> Runner<W> {
         true
     }
 
-    /// To be called when the thread woke up, with the time it slept, so that polling adapts.
+    /// To be called when the thread woke up, so that polling adapts to how long it slept.
     pub fn woke(&mut self) {
         self.poll.woke();
     }
@@ -195,7 +196,7 @@ impl<W: Worker> Runner<W> {
                 continue;
             };
             let index = ring.index();
-            if ring.has_more() || ring.rearm(&self.memory) {
+            if ring.take_more() || ring.rearm(&self.memory) {
                 any = true;
                 self.kick(index, reactor);
             }
@@ -204,25 +205,36 @@ impl<W: Worker> Runner<W> {
     }
 
     fn spin(&mut self, reactor: &mut dyn Reactor) {
+        if !self.is_running() {
+            return;
+        }
         let Some(mut window) = self.poll.begin() else {
             return;
         };
         while window.is_open() {
-            let ready = self
-                .rings
-                .iter()
-                .flatten()
-                .find(|ring| ring.has_available(&self.memory))
-                .map(Ring::index);
-            match ready {
-                Some(index) => {
-                    window.hit();
-                    self.kick(index, reactor);
-                }
-                None => std::hint::spin_loop(),
+            if self.sweep(reactor) {
+                window.hit();
+            } else {
+                std::hint::spin_loop();
             }
         }
         self.poll.end(window);
+    }
+
+    /// Serves each queue in which polling finds new requests. True if any had.
+    fn sweep(&mut self, reactor: &mut dyn Reactor) -> bool {
+        let mut any = false;
+        for position in 0..self.rings.len() {
+            let Some(Some(ring)) = self.rings.get_mut(position) else {
+                continue;
+            };
+            let index = ring.index();
+            if ring.take_more() || ring.poll(&self.memory) {
+                any = true;
+                self.kick(index, reactor);
+            }
+        }
+        any
     }
 
     fn io<'a>(&'a mut self, reactor: &'a mut dyn Reactor) -> (&'a mut W, Io<'a>) {

@@ -24,6 +24,7 @@ pub(crate) use queue::RequestSlot;
 
 use crate::fault::RingFault;
 use crate::ids::QueueIndex;
+use crate::limit;
 use crate::memory::Memory;
 
 const USED_F_NO_NOTIFY: u16 = 1;
@@ -79,6 +80,8 @@ pub struct Ring {
     drained: bool,
     /// The batch limit was reached with requests left.
     more: bool,
+    /// The driver's available index when polling last looked.
+    polled: u16,
     fault: Option<RingFault>,
     notifier: Box<dyn Notifier>,
     chain: Chain,
@@ -119,6 +122,7 @@ impl Ring {
             // The driver may have kicked before there was anyone to listen.
             drained: true,
             more: false,
+            polled: next_available,
             fault: None,
             notifier,
             chain: Chain::default(),
@@ -170,18 +174,27 @@ impl Ring {
         Queue::new(self, memory)
     }
 
-    /// Whether a batch ended at its limit with requests left.
-    pub(crate) fn has_more(&self) -> bool {
-        self.more && self.fault.is_none()
+    /// Whether a batch ended at its limit with requests left. Told once: a worker that does not come back for them has
+    /// left them there on purpose.
+    pub(crate) fn take_more(&mut self) -> bool {
+        std::mem::take(&mut self.more) && self.fault.is_none()
     }
 
-    /// Looks for new requests without asking the driver for a kick.
-    pub(crate) fn has_available(&self, memory: &Memory) -> bool {
-        self.fault.is_none()
-            && self.layout.map(memory).is_ok_and(|parts| {
-                load(&parts.available, INDEX_OFFSET, Ordering::Acquire)
-                    .is_ok_and(|index| index != self.next_available)
-            })
+    /// Whether the driver added requests since the last look, without asking it for a kick. What the worker left in the
+    /// ring on purpose, such as receive buffers that wait for data, is no news.
+    pub(crate) fn poll(&mut self, memory: &Memory) -> bool {
+        if self.fault.is_some() {
+            return false;
+        }
+        let Ok(index) = self
+            .layout
+            .map(memory)
+            .and_then(|parts| load(&parts.available, INDEX_OFFSET, Ordering::Acquire))
+        else {
+            return false;
+        };
+        let before = std::mem::replace(&mut self.polled, index);
+        index != before && index != self.next_available
     }
 
     /// Asks the driver for a kick, if the ring was found empty, and looks once more. True if requests arrived meanwhile.
@@ -243,10 +256,7 @@ impl Ring {
     /// Stops the ring for good: nothing on it can be trusted.
     fn fail(&mut self, fault: RingFault) {
         if self.fault.replace(fault).is_none() {
-            log::warn!(
-                "queue {}: {fault}; the queue stops until it is set up anew",
-                self.index
-            );
+            limit::ring_fault(self.index, fault);
         }
     }
 }
