@@ -7,7 +7,7 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use vm_memory::{Bytes, VolatileSlice};
+use vm_memory::{Bytes, ReadVolatile, VolatileMemoryError, VolatileSlice, WriteVolatile};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::fault::GuestFault;
@@ -130,10 +130,11 @@ impl<M: Borrow<Arc<Memory>>> Buffers<M> {
     }
 
     /// Passes up to `limit` readable bytes to `sink`, one contiguous piece at a time, without a copy of ours. `sink` says
-    /// how much it took; less than offered ends the transfer.
+    /// how much it took; less than offered ends the transfer, and so does an error after the first bytes, as in
+    /// `writev(2)`. Returns how many bytes were taken.
     ///
     /// # Errors
-    /// What `sink` returned; bytes taken before stay taken.
+    /// What `sink` returned for the first piece; nothing is consumed then.
     pub fn drain_to(
         &mut self,
         limit: u64,
@@ -147,6 +148,20 @@ impl<M: Borrow<Arc<Memory>>> Buffers<M> {
             limit,
             |_, piece| sink(piece),
         )
+    }
+
+    /// As [`drain_to`](Self::drain_to), into a file or socket.
+    ///
+    /// # Errors
+    /// As [`drain_to`](Self::drain_to).
+    pub fn write_to(&mut self, sink: &mut impl WriteVolatile, limit: u64) -> io::Result<u64> {
+        self.drain_to(limit, |piece| sink.write_volatile(piece).map_err(io_error))
+    }
+
+    /// Counts `bytes` read through [`readable_pieces`](Self::readable_pieces), at most what was there.
+    pub fn advance_read(&mut self, bytes: u64) {
+        // The sink of a transfer that always takes all it is offered cannot fail.
+        let _ = self.drain_to(bytes, |piece| Ok(piece.len()));
     }
 
     /// Appends exactly `bytes` to the answer.
@@ -174,10 +189,11 @@ impl<M: Borrow<Arc<Memory>>> Buffers<M> {
     }
 
     /// Lets `source` fill up to `limit` bytes of the answer in place, one contiguous piece at a time. `source` says how
-    /// much it filled; less than offered ends the transfer.
+    /// much it filled; less than offered ends the transfer, and so does an error after the first bytes, as in
+    /// `readv(2)`. Returns how many bytes were filled.
     ///
     /// # Errors
-    /// What `source` returned; bytes filled before stay part of the answer.
+    /// What `source` returned for the first piece; the answer is as before then.
     pub fn fill_from(
         &mut self,
         limit: u64,
@@ -192,10 +208,22 @@ impl<M: Borrow<Arc<Memory>>> Buffers<M> {
             limit,
             |address, piece| {
                 let filled = source(piece)?.min(piece.len());
-                memory.mark(address, filled as u64);
+                if filled > 0 {
+                    memory.mark(address, filled as u64);
+                }
                 Ok(filled)
             },
         )
+    }
+
+    /// As [`fill_from`](Self::fill_from), from a file or socket. `Ok(0)` is its end, if there was room.
+    ///
+    /// # Errors
+    /// As [`fill_from`](Self::fill_from).
+    pub fn read_from(&mut self, source: &mut impl ReadVolatile, limit: u64) -> io::Result<u64> {
+        self.fill_from(limit, |piece| {
+            source.read_volatile(&mut { *piece }).map_err(io_error)
+        })
     }
 
     /// Sets the last `bytes` of the writable part aside, for a status that stands behind data.
@@ -225,7 +253,7 @@ impl<M: Borrow<Arc<Memory>>> Buffers<M> {
             &self.chain.writable,
             bytes,
         )?;
-        self.tail_written = true;
+        self.tail_written = self.tail > 0;
         Ok(())
     }
 
@@ -255,6 +283,13 @@ impl<M: Borrow<Arc<Memory>>> Buffers<M> {
 
 fn slice(memory: &Memory, address: u64, length: usize) -> Result<VolatileSlice<'_>, GuestFault> {
     memory.slice(address, length).ok_or(GuestFault::Unmapped)
+}
+
+fn io_error(error: VolatileMemoryError) -> io::Error {
+    match error {
+        VolatileMemoryError::IOError(error) => error,
+        other => io::Error::other(other),
+    }
 }
 
 fn put(
@@ -289,7 +324,12 @@ fn transfer(
     let mut left = limit;
     while let Some((address, length)) = cursor.piece(list, left) {
         let piece = slice(memory, address, length).map_err(io::Error::other)?;
-        let done = step(address, &piece)?.min(length);
+        let done = match step(address, &piece) {
+            Ok(done) => done.min(length),
+            // Bytes that were moved must be accounted for; an error that lasts comes again.
+            Err(_) if left < limit => break,
+            Err(error) => return Err(error),
+        };
         cursor.advance(done);
         left -= done as u64;
         if done < length {

@@ -1,6 +1,6 @@
 //! One walk over a descriptor chain: every field is read once, checked, and turned into segments.
 
-use vm_memory::{Bytes, VolatileSlice};
+use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -116,9 +116,12 @@ impl Chain {
         {
             return Err(GuestFault::Indirect);
         }
-        let table = memory
-            .slice(descriptor.address.get(), bytes)
-            .ok_or(GuestFault::Unmapped)?;
+        let mut copy = Vec::new();
+        let table = match memory.slice(descriptor.address.get(), bytes) {
+            Some(table) => table,
+            // It may also cross from a region into an adjacent one.
+            None => copy_table(descriptor.address.get(), bytes, memory, &mut copy)?,
+        };
         let mut walk = Walk::new(0, &table);
         while let Some(descriptor) = walk.next(budget)? {
             if descriptor.has(INDIRECT) {
@@ -128,6 +131,20 @@ impl Chain {
         }
         Ok(())
     }
+}
+
+fn copy_table<'t>(
+    address: u64,
+    bytes: usize,
+    memory: &Memory,
+    copy: &'t mut Vec<u8>,
+) -> Result<VolatileSlice<'t>, GuestFault> {
+    copy.resize(bytes, 0);
+    memory
+        .map()
+        .read_slice(copy, GuestAddress(address))
+        .map_err(|_| GuestFault::Unmapped)?;
+    Ok(VolatileSlice::from(copy.as_mut_slice()))
 }
 
 /// Follows `next` through one table.
