@@ -77,12 +77,11 @@ pub enum LogLevel {
     Trace,
 }
 
-/// The form of a log line.
+/// The form of a log line: text for people, or a JSON object for collectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)] // texts on the values would spread the help over three times as many lines
 pub enum LogFormat {
-    /// Time, level, module and message.
     Text,
-    /// One JSON object with the same members.
     Json,
 }
 

@@ -58,16 +58,6 @@ impl StartError {
         Self::new(Exit::Missing, message)
     }
 
-    /// A host resource that this process may not use.
-    pub fn permission(message: impl Into<String>) -> Self {
-        Self::new(Exit::Permission, message)
-    }
-
-    /// A confinement that could not be set up.
-    pub fn sandbox(message: impl Into<String>) -> Self {
-        Self::new(Exit::Sandbox, message)
-    }
-
     /// A defect of the daemon.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(Exit::Internal, message)

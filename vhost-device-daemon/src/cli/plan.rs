@@ -125,6 +125,5 @@ fn check_path(path: &Path) -> Result<(), StartError> {
 }
 
 fn exclusive(both: &str) -> StartError {
-    StartError::usage(format!("{both} exclude each other"))
-        .with_hint("one of them says where the sockets come from")
+    StartError::usage(format!("{both} exclude each other")).with_hint("leave one of them out")
 }

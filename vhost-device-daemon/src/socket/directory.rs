@@ -42,11 +42,12 @@ impl Directory {
                 handle,
                 path: path.to_owned(),
             }),
-            Err(error) => Err(StartError::io(
-                "open the socket's directory",
-                path.display(),
-                &error,
-            )),
+            Err(error) => {
+                Err(
+                    StartError::io("open the socket's directory", path.display(), &error)
+                        .with_hint("it has to exist and be readable"),
+                )
+            }
         }
     }
 
