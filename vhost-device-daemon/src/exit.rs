@@ -139,14 +139,14 @@ mod tests {
     #[test]
     fn a_system_error_gets_the_exit_code_of_its_kind() {
         let cases = [
-            (nix::libc::ENOENT, Exit::Missing),
-            (nix::libc::ENODEV, Exit::Missing),
-            (nix::libc::ENXIO, Exit::Missing),
-            (nix::libc::EBUSY, Exit::Missing),
-            (nix::libc::EIO, Exit::Missing),
-            (nix::libc::EACCES, Exit::Permission),
-            (nix::libc::EPERM, Exit::Permission),
-            (nix::libc::EROFS, Exit::Permission),
+            (libc::ENOENT, Exit::Missing),
+            (libc::ENODEV, Exit::Missing),
+            (libc::ENXIO, Exit::Missing),
+            (libc::EBUSY, Exit::Missing),
+            (libc::EIO, Exit::Missing),
+            (libc::EACCES, Exit::Permission),
+            (libc::EPERM, Exit::Permission),
+            (libc::EROFS, Exit::Permission),
         ];
         for (number, exit) in cases {
             let error = io::Error::from_raw_os_error(number);
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn an_error_is_one_line_with_operation_object_reason_and_hint() {
-        let error = io::Error::from_raw_os_error(nix::libc::ENOENT);
+        let error = io::Error::from_raw_os_error(libc::ENOENT);
         let error = StartError::io("open", "/dev/foo", &error).with_hint("load the driver");
         assert_eq!(
             error.to_string(),

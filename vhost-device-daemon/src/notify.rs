@@ -1,4 +1,4 @@
-//! Readiness and status for the service manager, in the protocol of `sd_notify(3)`: datagrams to the socket that
+//! Readiness for the service manager, in the protocol of `sd_notify(3)`: datagrams to the socket that
 //! `$NOTIFY_SOCKET` names. Without that variable every call is a no-op, and no failure matters to the daemon.
 
 use std::env;
@@ -22,11 +22,6 @@ pub fn ready() {
 /// Tells the service manager that the daemon is about to end.
 pub fn stopping() {
     tell("STOPPING=1");
-}
-
-/// Shows `text` in the status of the service. Line breaks are replaced by blanks.
-pub fn status(text: &str) {
-    tell(&format!("STATUS={}", text.replace(['\n', '\r'], " ")));
 }
 
 /// Connects to the service manager now, while its socket can still be reached.
