@@ -2,6 +2,7 @@
 //!
 //! Addresses are guest physical. All access is volatile and by copy; no Rust reference into guest memory is ever made.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ pub struct Segment {
 /// An immutable snapshot of guest memory. A changed memory table is a new `Memory`.
 #[derive(Clone, Default)]
 pub struct Memory {
+    // Before the map: what is kept may refer to the mappings.
+    keep: Option<Arc<dyn Any + Send + Sync>>,
     map: GuestMemoryMmap,
     log: Option<Arc<dyn DirtyLog>>,
 }
@@ -36,12 +39,24 @@ pub struct Memory {
 impl Memory {
     /// Wraps a memory map. Nothing is logged.
     pub fn new(map: GuestMemoryMmap) -> Self {
-        Self { map, log: None }
+        Self::with_log(map, None)
     }
 
     /// The same memory, with every page written marked in `log`.
     pub fn with_log(map: GuestMemoryMmap, log: Option<Arc<dyn DirtyLog>>) -> Self {
-        Self { map, log }
+        Self {
+            keep: None,
+            map,
+            log,
+        }
+    }
+
+    /// The same memory, which keeps `what` alive as long as anybody uses it, requests in flight included.
+    pub fn keeping(self, what: Arc<dyn Any + Send + Sync>) -> Self {
+        Self {
+            keep: Some(what),
+            ..self
+        }
     }
 
     /// The memory map behind this snapshot.
@@ -110,6 +125,7 @@ impl fmt::Debug for Memory {
         f.debug_struct("Memory")
             .field("regions", &self.map.num_regions())
             .field("logged", &self.is_logged())
+            .field("kept", &self.keep.is_some())
             .finish()
     }
 }
@@ -126,7 +142,9 @@ mod tests {
         Memory::new(GuestMemoryMmap::from_ranges(&ranges).unwrap())
     }
 
-    fn segments(memory: &Memory, address: u64, length: u32) -> Result<Vec<(u64, u32)>, GuestFault> {
+    type Pieces = Result<Vec<(u64, u32)>, GuestFault>;
+
+    fn segments(memory: &Memory, address: u64, length: u32) -> Pieces {
         let mut out = Vec::new();
         memory.segments(address, length, &mut out)?;
         Ok(out.iter().map(|s| (s.address, s.length)).collect())
@@ -135,7 +153,7 @@ mod tests {
     #[test]
     fn buffers_are_split_at_region_borders_and_refused_outside() {
         let memory = memory(&[(0x1000, 0x1000), (0x2000, 0x1000), (0x8000, 0x1000)]);
-        let table: &[(u64, u32, Result<Vec<(u64, u32)>, GuestFault>)] = &[
+        let table: &[(u64, u32, Pieces)] = &[
             (0x1000, 0x1000, Ok(vec![(0x1000, 0x1000)])),
             (0x1800, 0x1000, Ok(vec![(0x1800, 0x800), (0x2000, 0x800)])),
             (0x1fff, 2, Ok(vec![(0x1fff, 1), (0x2000, 1)])),

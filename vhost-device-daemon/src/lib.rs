@@ -1,1 +1,40 @@
-//! Placeholder.
+//! The process around a device model: one command line, one way to listen, one life cycle, one vhost-user engine for all
+//! daemons of the workspace.
+//!
+//! A device's binary is `vhost_device_daemon::run::<App>()`; its [`App`] says what it is called, which options it takes and
+//! how its devices are opened. Nothing here knows any one device.
+#![deny(unsafe_code)]
+
+#[allow(unsafe_code, reason = "adopts inherited descriptors")]
+mod activation;
+mod app;
+pub mod capabilities;
+pub mod cli;
+#[allow(
+    unsafe_code,
+    reason = "maps guest memory, survives its truncation, and uses socket and timer options that std lacks"
+)]
+mod engine;
+pub mod exit;
+pub mod logging;
+#[allow(
+    unsafe_code,
+    reason = "clears environment variables before there are threads"
+)]
+mod notify;
+mod run;
+#[allow(
+    unsafe_code,
+    reason = "blocks signals and reads them from a descriptor"
+)]
+mod signals;
+#[allow(
+    unsafe_code,
+    reason = "adopts inherited descriptors, sets modes and groups"
+)]
+mod socket;
+
+pub use app::App;
+pub use exit::{Exit, StartError};
+pub use run::run;
+pub use socket::Compat;

@@ -1,0 +1,37 @@
+//! What a device crate tells the daemon about itself.
+
+use vhost_device_core::{Device, DeviceId};
+
+use crate::exit::StartError;
+use crate::socket::Compat;
+
+/// One daemon: its name, its options, its devices.
+pub trait App {
+    /// The binary's name, `vhost-device-<virtio name>`.
+    const NAME: &'static str;
+    /// One line for `--help`.
+    const ABOUT: &'static str;
+    /// The binary's version.
+    const VERSION: &'static str;
+    /// The virtio device ID.
+    const ID: DeviceId;
+    /// The device's type in QEMU's `vhost-user.json` schema, usually the virtio name.
+    const TYPE: &'static str;
+    /// Optional features for `--print-capabilities`.
+    const CAPABILITIES: &'static [&'static str] = &[];
+    /// What is done for the sake of existing scripts.
+    const COMPAT: Compat = Compat {
+        index_symlink: false,
+    };
+    /// The device's own options.
+    type Args: clap::Args;
+    /// The device.
+    type Device: Device;
+
+    /// Opens one device per socket. Everything that the devices will ever need of the host is opened here, before the
+    /// process confines itself.
+    ///
+    /// # Errors
+    /// [`StartError`] says which option or resource is at fault, and what to do about it.
+    fn open(args: Self::Args, sockets: usize) -> Result<Vec<Self::Device>, StartError>;
+}

@@ -1,0 +1,312 @@
+//! The memory table of one connection: mapping, checking, translating, and taking memory away from a stuck thread.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use thiserror::Error;
+use vhost::vhost_user::message::VhostUserMemoryRegion;
+use vhost_device_core::{DirtyLog, Memory};
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
+
+use super::sigbus::{Guard, map_zeroes};
+
+/// Size of an ordinary page; mappings of huge pages report their own.
+pub const PAGE: usize = 4096;
+
+/// Most regions that one frontend may map, as GET_MAX_MEM_SLOTS reports.
+pub const MAX_SLOTS: usize = 128;
+
+/// `f_type` of hugetlbfs, as statfs reports it.
+const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
+
+/// Why a memory table is refused. The old one stays in force.
+#[derive(Debug, Error)]
+pub enum MemoryFault {
+    /// The descriptor cannot be mapped for the whole region.
+    #[error("cannot map the region at {0:#x}: {1}")]
+    Map(u64, String),
+    /// Regions overlap, or wrap around.
+    #[error("regions do not fit together: {0}")]
+    Table(String),
+    /// More regions than [`MAX_SLOTS`].
+    #[error("more than {MAX_SLOTS} regions")]
+    Slots,
+    /// No such region to remove.
+    #[error("there is no region at {0:#x} of {1:#x} bytes")]
+    Unknown(u64, u64),
+}
+
+/// One mapped region.
+struct Region {
+    // Before the mapping: it is deregistered first.
+    _guard: Guard,
+    spec: VhostUserMemoryRegion,
+    file: Arc<File>,
+    map: Arc<GuestRegionMmap>,
+}
+
+impl Region {
+    fn new(
+        spec: VhostUserMemoryRegion,
+        file: Arc<File>,
+        connection: &Arc<OwnedFd>,
+    ) -> Result<Self, MemoryFault> {
+        let guest = spec.guest_phys_addr;
+        let fail = |error: String| MemoryFault::Map(guest, error);
+        let page = page_size(&file).map_err(|error| fail(error.to_string()))?;
+        let own = file.try_clone().map_err(|error| fail(error.to_string()))?;
+        let map: MmapRegion = spec
+            .mmap_region(own)
+            .map_err(|error| fail(error.to_string()))?;
+        let guard = Guard::new(map.as_ptr() as usize, map.size(), page, connection)
+            .map_err(|error| fail(error.to_string()))?;
+        let map = GuestRegionMmap::new(map, GuestAddress(guest))
+            .ok_or_else(|| fail("it wraps around".into()))?;
+        Ok(Self {
+            _guard: guard,
+            spec,
+            file,
+            map: Arc::new(map),
+        })
+    }
+
+    /// Replaces the mapping's content, for whoever still uses it, by zeroes that nobody else sees.
+    fn revoke(&self) {
+        let page = page_size(&self.file).unwrap_or(PAGE);
+        let length = self.map.size().next_multiple_of(page);
+        // SAFETY: this is a mapping of ours; the table has been replaced, so that only a thread that was given up can
+        // still use it, and that thread's results must go nowhere.
+        if !unsafe { map_zeroes(self.map.as_ptr() as usize, length) } {
+            log::error!("cannot take guest memory away from a stuck thread");
+        }
+    }
+}
+
+/// What REM_MEM_REG names a region by: guest address, user address, size.
+fn identity(spec: &VhostUserMemoryRegion) -> (u64, u64, u64) {
+    (spec.guest_phys_addr, spec.user_addr, spec.memory_size)
+}
+
+/// The page size of a mapping of `file`. Huge pages must be replaced whole.
+fn page_size(file: &File) -> io::Result<usize> {
+    // SAFETY: an all-zero statfs is valid, and the kernel overwrites it.
+    let mut status: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open and the buffer is a statfs.
+    if unsafe { libc::fstatfs(file.as_raw_fd(), &mut status) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    #[allow(
+        clippy::unnecessary_cast,
+        reason = "the field's type differs by target"
+    )]
+    let huge = status.f_type as i64 == HUGETLBFS_MAGIC;
+    let block = usize::try_from(status.f_bsize).unwrap_or(PAGE);
+    Ok(if huge && block.is_power_of_two() {
+        block
+    } else {
+        PAGE
+    })
+}
+
+/// The regions of one connection, and the log in force.
+pub struct MemoryTable {
+    regions: Vec<Arc<Region>>,
+    log: Option<Arc<dyn DirtyLog>>,
+    snapshot: Arc<Memory>,
+    connection: Arc<OwnedFd>,
+}
+
+impl MemoryTable {
+    /// No memory yet. `connection` is shut down if its memory turns out to be truncated.
+    pub fn new(connection: Arc<OwnedFd>) -> Self {
+        Self {
+            regions: Vec::new(),
+            log: None,
+            snapshot: Arc::default(),
+            connection,
+        }
+    }
+
+    /// The memory as it is now.
+    pub fn snapshot(&self) -> Arc<Memory> {
+        Arc::clone(&self.snapshot)
+    }
+
+    /// Maps a whole new table.
+    ///
+    /// # Errors
+    /// [`MemoryFault`]; the old table stays in force.
+    pub fn replace(
+        &mut self,
+        specs: &[VhostUserMemoryRegion],
+        files: Vec<File>,
+    ) -> Result<(), MemoryFault> {
+        let regions = specs
+            .iter()
+            .zip(files)
+            .map(|(spec, file)| self.map(*spec, Arc::new(file)))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.install(regions)
+    }
+
+    /// Adds one region.
+    ///
+    /// # Errors
+    /// [`MemoryFault`]; the old table stays in force.
+    pub fn add(&mut self, spec: VhostUserMemoryRegion, file: File) -> Result<(), MemoryFault> {
+        if self.regions.len() >= MAX_SLOTS {
+            return Err(MemoryFault::Slots);
+        }
+        let mut regions = self.regions.clone();
+        regions.push(self.map(spec, Arc::new(file))?);
+        self.install(regions)
+    }
+
+    /// Removes the region with the guest address, user address and size of `spec`.
+    ///
+    /// # Errors
+    /// [`MemoryFault::Unknown`] if there is none.
+    pub fn remove(&mut self, spec: &VhostUserMemoryRegion) -> Result<(), MemoryFault> {
+        let same = |region: &Arc<Region>| identity(&region.spec) == identity(spec);
+        let mut regions = self.regions.clone();
+        let position = regions
+            .iter()
+            .position(same)
+            .ok_or(MemoryFault::Unknown(spec.guest_phys_addr, spec.memory_size))?;
+        regions.remove(position);
+        self.install(regions)
+    }
+
+    /// Sets the log that writes are recorded in.
+    pub fn set_log(&mut self, log: Option<Arc<dyn DirtyLog>>) {
+        self.log = log;
+        // The regions are those of a table that was accepted before.
+        let _ = self.install(self.regions.clone());
+    }
+
+    /// The guest address of a frontend's address.
+    pub fn guest_address(&self, user: u64) -> Option<u64> {
+        self.regions.iter().find_map(|region| {
+            let offset = user.checked_sub(region.spec.user_addr)?;
+            (offset < region.spec.memory_size)
+                .then(|| region.spec.guest_phys_addr.checked_add(offset))?
+        })
+    }
+
+    /// Maps everything anew and replaces the old mappings by zeroes: whoever still holds the old memory can neither see
+    /// nor change the guest's any more, in user space or in a system call. Call `then` between the two steps to move the
+    /// threads that are well over to the new memory.
+    ///
+    /// # Errors
+    /// [`MemoryFault`] if the files cannot be mapped again; the old mappings are revoked all the same.
+    pub fn revoke(&mut self, then: impl FnOnce(Arc<Memory>)) -> Result<(), MemoryFault> {
+        let old = self.regions.clone();
+        let renewed = old
+            .iter()
+            .map(|region| self.map(region.spec, Arc::clone(&region.file)))
+            .collect::<Result<Vec<_>, _>>()
+            .and_then(|regions| self.install(regions));
+        then(self.snapshot());
+        for region in &old {
+            region.revoke();
+        }
+        renewed
+    }
+
+    fn map(
+        &self,
+        spec: VhostUserMemoryRegion,
+        file: Arc<File>,
+    ) -> Result<Arc<Region>, MemoryFault> {
+        Region::new(spec, file, &self.connection).map(Arc::new)
+    }
+
+    fn install(&mut self, regions: Vec<Arc<Region>>) -> Result<(), MemoryFault> {
+        let mut maps: Vec<_> = regions
+            .iter()
+            .map(|region| Arc::clone(&region.map))
+            .collect();
+        maps.sort_by_key(|map| map.start_addr());
+        let map = if maps.is_empty() {
+            GuestMemoryMmap::new()
+        } else {
+            GuestMemoryMmap::from_arc_regions(maps)
+                .map_err(|error| MemoryFault::Table(error.to_string()))?
+        };
+        let keep = Arc::new(regions.clone());
+        self.snapshot = Arc::new(Memory::with_log(map, self.log.clone()).keeping(keep));
+        self.regions = regions;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::os::fd::FromRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use vm_memory::{Bytes, GuestMemoryBackend};
+
+    use super::*;
+
+    pub fn memfd(size: u64) -> File {
+        // SAFETY: the name is a C string; the result is checked and owned by nobody else.
+        let file = unsafe {
+            let fd = libc::memfd_create(c"test".as_ptr(), libc::MFD_CLOEXEC);
+            assert!(fd >= 0);
+            File::from_raw_fd(fd)
+        };
+        file.set_len(size).unwrap();
+        file
+    }
+
+    fn table() -> MemoryTable {
+        let (end, _) = UnixStream::pair().unwrap();
+        MemoryTable::new(Arc::new(end.into()))
+    }
+
+    #[cfg(not(feature = "xen"))]
+    fn spec(guest: u64, size: u64, user: u64) -> VhostUserMemoryRegion {
+        VhostUserMemoryRegion::new(guest, size, user, 0)
+    }
+
+    #[cfg(feature = "xen")]
+    fn spec(guest: u64, size: u64, user: u64) -> VhostUserMemoryRegion {
+        VhostUserMemoryRegion::with_xen(guest, size, user, 0, 0, 0)
+    }
+
+    #[test]
+    fn a_refused_table_leaves_the_old_one_in_force() {
+        let mut table = table();
+        table
+            .replace(&[spec(0x1000, 0x1000, 0x7000)], vec![memfd(0x1000)])
+            .unwrap();
+        let too_short = table.replace(&[spec(0, 0x2000, 0)], vec![memfd(0x1000)]);
+        assert!(matches!(too_short, Err(MemoryFault::Map(0, _))));
+        let overlap = table.add(spec(0x1800, 0x1000, 0x9000), memfd(0x1000));
+        assert!(matches!(overlap, Err(MemoryFault::Table(_))));
+        let unknown = table.remove(&spec(0x1000, 0x800, 0x7000));
+        assert!(matches!(unknown, Err(MemoryFault::Unknown(..))));
+        assert_eq!(table.guest_address(0x7abc), Some(0x1abc));
+        assert_eq!(table.guest_address(0x8000), None);
+        assert_eq!(table.snapshot().map().num_regions(), 1);
+    }
+
+    #[test]
+    fn whoever_holds_revoked_memory_sees_zeroes_and_changes_nothing() {
+        let mut table = table();
+        table
+            .replace(&[spec(0, 0x1000, 0)], vec![memfd(0x1000)])
+            .unwrap();
+        let old = table.snapshot();
+        old.map().write_obj(7u32, GuestAddress(0)).unwrap();
+        let mut renewed = None;
+        table.revoke(|memory| renewed = Some(memory)).unwrap();
+        let renewed = renewed.unwrap();
+        assert_eq!(old.map().read_obj::<u32>(GuestAddress(0)).unwrap(), 0);
+        old.map().write_obj(9u32, GuestAddress(0)).unwrap();
+        assert_eq!(renewed.map().read_obj::<u32>(GuestAddress(0)).unwrap(), 7);
+    }
+}

@@ -1,0 +1,398 @@
+//! One epoll instance per thread, and what its 64-bit tags mean.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use vhost_device_core::{Interest, QueueIndex, Reactor, Ready, Timer, Token, Waker};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use vmm_sys_util::timerfd::TimerFd;
+
+/// Events taken from the kernel at a time.
+const EVENTS: usize = 32;
+
+/// What an epoll event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// Something of the thread itself, by number.
+    Own(u32),
+    /// A command waits in the mailbox of the station of this generation.
+    Mail(u32),
+    /// The driver kicked a queue of the station of this generation.
+    Kick(u32, QueueIndex),
+    /// Something that the worker of the station of this generation watches.
+    Worker(u32, Token),
+}
+
+const GENERATION_BITS: u64 = 24;
+
+impl Tag {
+    fn encode(self) -> u64 {
+        let pack = |kind: u64, generation: u32, value: u32| {
+            let generation = u64::from(generation) & ((1 << GENERATION_BITS) - 1);
+            kind << 56 | generation << 32 | u64::from(value)
+        };
+        match self {
+            Self::Own(value) => pack(0, 0, value),
+            Self::Mail(generation) => pack(1, generation, 0),
+            Self::Kick(generation, queue) => pack(2, generation, u32::from(queue.0)),
+            Self::Worker(generation, token) => pack(3, generation, token.0),
+        }
+    }
+
+    fn decode(data: u64) -> Self {
+        let generation = (data >> 32) as u32 & ((1 << GENERATION_BITS) - 1);
+        let value = data as u32;
+        match data >> 56 {
+            0 => Self::Own(value),
+            1 => Self::Mail(generation),
+            2 => Self::Kick(generation, QueueIndex(value as u16)),
+            _ => Self::Worker(generation, Token(value)),
+        }
+    }
+
+    /// The station that the event belongs to; `None` for the thread's own.
+    pub fn generation(self) -> Option<u32> {
+        match self {
+            Self::Own(_) => None,
+            Self::Mail(generation) | Self::Kick(generation, _) | Self::Worker(generation, _) => {
+                Some(generation)
+            }
+        }
+    }
+}
+
+/// A thread's epoll instance.
+pub struct EventLoop {
+    epoll: Epoll,
+}
+
+impl EventLoop {
+    /// An empty epoll instance.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            epoll: Epoll::new()?,
+        })
+    }
+
+    /// Adds a descriptor, level-triggered.
+    pub fn add(&self, fd: RawFd, interest: Interest, tag: Tag) -> io::Result<()> {
+        self.control(ControlOperation::Add, fd, events(interest), tag)
+    }
+
+    /// Adds a descriptor, edge-triggered: each new write to an eventfd is an event, and nobody has to read it. That saves
+    /// a system call per kick, and a reader cannot be made to block by a frontend that reads the counter away.
+    pub fn add_edge(&self, fd: RawFd, tag: Tag) -> io::Result<()> {
+        let events = EventSet::IN | EventSet::EDGE_TRIGGERED;
+        self.control(ControlOperation::Add, fd, events, tag)
+    }
+
+    /// Changes what is watched.
+    pub fn modify(&self, fd: RawFd, interest: Interest, tag: Tag) -> io::Result<()> {
+        self.control(ControlOperation::Modify, fd, events(interest), tag)
+    }
+
+    /// Removes a descriptor. One that the kernel no longer knows is as good as removed.
+    pub fn remove(&self, fd: RawFd) {
+        let _ = self
+            .epoll
+            .ctl(ControlOperation::Delete, fd, EpollEvent::default());
+    }
+
+    fn control(
+        &self,
+        operation: ControlOperation,
+        fd: RawFd,
+        events: EventSet,
+        tag: Tag,
+    ) -> io::Result<()> {
+        self.epoll
+            .ctl(operation, fd, EpollEvent::new(events, tag.encode()))
+    }
+
+    /// Waits and calls `each` for what is ready. `None` waits without end.
+    pub fn wait(
+        &self,
+        timeout: Option<Duration>,
+        mut each: impl FnMut(Tag, Ready),
+    ) -> io::Result<()> {
+        let mut buffer = [EpollEvent::default(); EVENTS];
+        let timeout = timeout.map_or(-1, |timeout| {
+            i32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+        });
+        let count = match self.epoll.wait(timeout, &mut buffer) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return Err(error),
+        };
+        for event in buffer.iter().take(count) {
+            each(Tag::decode(event.data()), ready(event.event_set()));
+        }
+        Ok(())
+    }
+}
+
+fn events(interest: Interest) -> EventSet {
+    let mut events = EventSet::empty();
+    if interest.readable {
+        events |= EventSet::IN | EventSet::READ_HANG_UP;
+    }
+    if interest.writable {
+        events |= EventSet::OUT;
+    }
+    events
+}
+
+fn ready(events: EventSet) -> Ready {
+    Ready {
+        readable: events.contains(EventSet::IN),
+        writable: events.contains(EventSet::OUT),
+        hangup: events.intersects(EventSet::HANG_UP | EventSet::READ_HANG_UP),
+        error: events.contains(EventSet::ERROR),
+    }
+}
+
+/// An eventfd that never blocks.
+pub fn eventfd() -> io::Result<EventFd> {
+    EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)
+}
+
+/// Something watched for a worker.
+enum Watched {
+    Foreign(RawFd),
+    Timer(Arc<TimerFd>),
+    Waker(Arc<EventFd>),
+}
+
+impl Watched {
+    fn fd(&self) -> RawFd {
+        match self {
+            Self::Foreign(fd) => *fd,
+            Self::Timer(timer) => timer.as_raw_fd(),
+            Self::Waker(event) => event.as_raw_fd(),
+        }
+    }
+}
+
+/// The reactor of one worker: its tokens on the thread's epoll instance.
+pub struct Watches {
+    events: Arc<EventLoop>,
+    generation: u32,
+    watched: HashMap<Token, Watched>,
+}
+
+impl Watches {
+    /// No tokens yet.
+    pub fn new(events: Arc<EventLoop>, generation: u32) -> Self {
+        Self {
+            events,
+            generation,
+            watched: HashMap::new(),
+        }
+    }
+
+    /// Takes note of an event: false if the token is not watched any more. Timers and wakers are read here, so that
+    /// workers need not.
+    pub fn acknowledge(&self, token: Token) -> bool {
+        match self.watched.get(&token) {
+            None => false,
+            Some(Watched::Foreign(_)) => true,
+            Some(Watched::Timer(timer)) => expired(timer),
+            Some(Watched::Waker(event)) => event.read().is_ok(),
+        }
+    }
+
+    fn insert(&mut self, token: Token, watched: Watched, interest: Interest) -> io::Result<()> {
+        if self.watched.contains_key(&token) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let tag = Tag::Worker(self.generation, token);
+        self.events.add(watched.fd(), interest, tag)?;
+        self.watched.insert(token, watched);
+        Ok(())
+    }
+}
+
+/// Reads a timer that may have been set anew since it fired, in which case there is nothing to read.
+fn expired(timer: &TimerFd) -> bool {
+    let mut count = [0u8; 8];
+    // SAFETY: the descriptor is open and the buffer has the eight bytes that a timerfd writes.
+    let read = unsafe { libc::read(timer.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    read == 8
+}
+
+impl Reactor for Watches {
+    fn watch(&mut self, fd: BorrowedFd<'_>, interest: Interest, token: Token) -> io::Result<()> {
+        self.insert(token, Watched::Foreign(fd.as_raw_fd()), interest)
+    }
+
+    fn interest(&mut self, token: Token, interest: Interest) -> io::Result<()> {
+        let watched = self.watched.get(&token).ok_or(io::ErrorKind::NotFound)?;
+        let tag = Tag::Worker(self.generation, token);
+        self.events.modify(watched.fd(), interest, tag)
+    }
+
+    fn unwatch(&mut self, token: Token) {
+        if let Some(watched) = self.watched.remove(&token) {
+            self.events.remove(watched.fd());
+        }
+    }
+
+    fn timer(&mut self, token: Token) -> io::Result<Box<dyn Timer>> {
+        let timer = TimerFd::new().map_err(io::Error::from)?;
+        set_nonblocking(&timer)?;
+        let timer = Arc::new(timer);
+        self.insert(
+            token,
+            Watched::Timer(Arc::clone(&timer)),
+            Interest::READABLE,
+        )?;
+        Ok(Box::new(OneShot(timer)))
+    }
+
+    fn waker(&mut self, token: Token) -> io::Result<Waker> {
+        let event = Arc::new(eventfd()?);
+        self.insert(
+            token,
+            Watched::Waker(Arc::clone(&event)),
+            Interest::READABLE,
+        )?;
+        Ok(Waker::new(move || {
+            // Full means that it is readable already.
+            let _ = event.write(1);
+        }))
+    }
+
+    fn config_changed(&mut self) {
+        // The vhost crate's back-end channel has no CONFIG_CHANGE_MSG; ARCHITECTURE.md lists it as a limit.
+        log::debug!("the configuration changed; the frontend cannot be told");
+    }
+}
+
+impl Drop for Watches {
+    fn drop(&mut self) {
+        for watched in self.watched.values() {
+            self.events.remove(watched.fd());
+        }
+    }
+}
+
+fn set_nonblocking(timer: &TimerFd) -> io::Result<()> {
+    // SAFETY: fcntl on an open descriptor with integer arguments touches no memory of ours.
+    let result = unsafe { libc::fcntl(timer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+struct OneShot(Arc<TimerFd>);
+
+impl OneShot {
+    fn set(&mut self, after: Duration) {
+        let setting = libc::itimerspec {
+            it_interval: libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value: libc::timespec {
+                tv_sec: libc::time_t::try_from(after.as_secs()).unwrap_or(libc::time_t::MAX),
+                tv_nsec: after.subsec_nanos().into(),
+            },
+        };
+        // SAFETY: the descriptor is open, the setting is a valid structure, and no old setting is asked for.
+        let result =
+            unsafe { libc::timerfd_settime(self.0.as_raw_fd(), 0, &setting, std::ptr::null_mut()) };
+        if result < 0 {
+            log::error!("cannot set a timer: {}", io::Error::last_os_error());
+        }
+    }
+}
+
+impl Timer for OneShot {
+    fn arm(&mut self, after: Duration) {
+        self.set(after.max(Duration::from_nanos(1)));
+    }
+
+    fn disarm(&mut self) {
+        self.set(Duration::ZERO);
+    }
+}
+
+/// A queue's kick descriptor on an event loop; removed when dropped.
+pub struct KickWatch {
+    events: Arc<EventLoop>,
+    fd: OwnedFd,
+}
+
+impl KickWatch {
+    /// Watches `fd` for kicks of `queue`.
+    pub fn new(
+        events: &Arc<EventLoop>,
+        fd: OwnedFd,
+        generation: u32,
+        queue: QueueIndex,
+    ) -> io::Result<Self> {
+        events.add_edge(fd.as_fd().as_raw_fd(), Tag::Kick(generation, queue))?;
+        Ok(Self {
+            events: Arc::clone(events),
+            fd,
+        })
+    }
+}
+
+impl Drop for KickWatch {
+    fn drop(&mut self) {
+        self.events.remove(self.fd.as_raw_fd());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_survive_the_trip_through_the_kernel() {
+        for tag in [
+            Tag::Own(7),
+            Tag::Mail(3),
+            Tag::Kick(0x00ff_ffff, QueueIndex(0xffff)),
+            Tag::Worker(1, Token(u32::MAX)),
+        ] {
+            assert_eq!(Tag::decode(tag.encode()), tag);
+        }
+    }
+
+    #[test]
+    fn each_write_to_an_edge_watched_eventfd_is_an_event_though_nobody_reads_it() {
+        let events = Arc::new(EventLoop::new().unwrap());
+        let kick = eventfd().unwrap();
+        events.add_edge(kick.as_raw_fd(), Tag::Own(1)).unwrap();
+        for _ in 0..3 {
+            kick.write(1).unwrap();
+            let mut seen = 0;
+            events.wait(Some(Duration::ZERO), |_, _| seen += 1).unwrap();
+            assert_eq!(seen, 1);
+            events.wait(Some(Duration::ZERO), |_, _| seen += 1).unwrap();
+            assert_eq!(seen, 1, "no new write, no event");
+        }
+    }
+
+    #[test]
+    fn a_timer_set_anew_does_not_fire_for_its_old_setting() {
+        let events = Arc::new(EventLoop::new().unwrap());
+        let mut watches = Watches::new(Arc::clone(&events), 1);
+        let mut timer = watches.timer(Token(9)).unwrap();
+        timer.arm(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(5));
+        timer.disarm();
+        assert!(!watches.acknowledge(Token(9)));
+        timer.arm(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(watches.acknowledge(Token(9)));
+        assert!(watches.timer(Token(9)).is_err(), "a token names one thing");
+    }
+}
