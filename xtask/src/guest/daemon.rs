@@ -1,7 +1,8 @@
 //! One of our daemons, running for as long as somebody holds it.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::thread;
@@ -12,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::{describe, tail_of, tethered};
 
-/// How long a daemon has to listen.
+/// How long a daemon has to get ready.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long it has to leave after SIGTERM: ten times what is promised for an idle one, for loaded machines.
@@ -20,8 +21,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 
 const POLL: Duration = Duration::from_millis(2);
 
-/// A flag of /proc/net/unix: the socket accepts connections (`__SO_ACCEPTCON`).
-const LISTENING: &str = "00010000";
+/// What a daemon tells its service manager when it listens (sd_notify(3)).
+const READY: &[u8] = b"READY=1";
 
 /// A running daemon. It is killed on drop; [`Daemon::stop`] ends it in order.
 pub struct Daemon {
@@ -32,7 +33,8 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `binary` with its socket and log in `folder` and waits until it listens.
+    /// Starts `binary` with its socket and log in `folder` and waits until it says that it is
+    /// ready.
     pub fn start(
         binary: &Path,
         arguments: &[OsString],
@@ -45,10 +47,13 @@ impl Daemon {
         let socket = folder.join(format!("{instance}.sock"));
         let log = folder.join(format!("{instance}.log"));
         let output = File::create(&log)?;
+        let manager = folder.join(format!("{instance}.notify"));
+        let news = UnixDatagram::bind(&manager)?;
         let child = tethered(binary)
             .arg("--socket-path")
             .arg(&socket)
             .args(arguments)
+            .env("NOTIFY_SOCKET", &manager)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -60,7 +65,7 @@ impl Daemon {
             socket,
             log,
         };
-        daemon.wait_until_listening()?;
+        daemon.wait_until_ready(&news)?;
         Ok(daemon)
     }
 
@@ -95,23 +100,31 @@ impl Daemon {
         &self.log
     }
 
-    /// Seen from outside: a trial connection would be a frontend, and the real one might be refused beside it.
-    fn wait_until_listening(&mut self) -> Result<()> {
+    /// Waits as a service manager does. A trial connection would be a frontend, and the real one might be refused
+    /// beside it.
+    fn wait_until_ready(&mut self, news: &UnixDatagram) -> Result<()> {
+        news.set_read_timeout(Some(POLL))?;
         let deadline = Instant::now() + START_LIMIT;
-        while !is_listening(&self.socket) {
+        let mut message = [0; 4096];
+        loop {
+            let length = news.recv(&mut message).unwrap_or(0);
+            if message[..length]
+                .split(|byte| *byte == b'\n')
+                .any(|line| line == READY)
+            {
+                return Ok(());
+            }
             if let Some(status) = self.child.try_wait()? {
                 bail!("{} {}", self.name, self.story(status));
             }
             if Instant::now() > deadline {
                 bail!(
-                    "{} does not listen after {START_LIMIT:?}; it wrote:\n{}",
+                    "{} is not ready after {START_LIMIT:?}; it wrote:\n{}",
                     self.name,
                     tail_of(&self.log)
                 );
             }
-            thread::sleep(POLL);
         }
-        Ok(())
     }
 
     fn story(&self, status: ExitStatus) -> String {
@@ -125,16 +138,6 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn is_listening(socket: &Path) -> bool {
-    let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    table.lines().any(|line| {
-        // Num RefCount Protocol Flags Type St Inode Path
-        let mut words = line.split_whitespace().skip(3);
-        words.next() == Some(LISTENING)
-            && words.nth(3).is_some_and(|path| Path::new(path) == socket)
-    })
 }
 
 /// Waits for a child, but not longer than `limit`.
@@ -153,22 +156,8 @@ pub fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
-
     use super::*;
     use crate::temp::Folder;
-
-    #[test]
-    fn a_listening_socket_is_told_from_a_left_over_one() {
-        let folder = Folder::new("daemon").unwrap();
-        let path = folder.path().join("s");
-        assert!(!is_listening(&path));
-        let listener = UnixListener::bind(&path).unwrap();
-        assert!(is_listening(&path));
-        drop(listener);
-        assert!(path.exists());
-        assert!(!is_listening(&path));
-    }
 
     #[test]
     fn a_daemon_that_dies_at_start_is_reported_with_its_words() {
