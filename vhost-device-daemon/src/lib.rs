@@ -5,7 +5,10 @@
 //! how its devices are opened. Nothing here knows any one device.
 #![deny(unsafe_code)]
 
-#[allow(unsafe_code, reason = "adopts inherited descriptors")]
+#[allow(
+    unsafe_code,
+    reason = "clears environment variables before there are threads"
+)]
 mod activation;
 mod app;
 pub mod capabilities;
@@ -17,16 +20,8 @@ pub mod cli;
 mod engine;
 pub mod exit;
 pub mod logging;
-#[allow(
-    unsafe_code,
-    reason = "clears environment variables before there are threads"
-)]
 mod notify;
 mod run;
-#[allow(
-    unsafe_code,
-    reason = "blocks signals and reads them from a descriptor"
-)]
 mod signals;
 #[allow(
     unsafe_code,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use vhost_device_core::DirtyLog;
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
 
-use super::memory::PAGE;
+use super::memory::{PAGE, check_length};
 use super::sigbus::Guard;
 
 /// Bytes of guest memory per bit (VHOST_LOG_PAGE).
@@ -28,6 +28,7 @@ impl PageLog {
     /// # Errors
     /// If the file is shorter or cannot be mapped.
     pub fn new(file: File, offset: u64, size: u64, connection: &Arc<OwnedFd>) -> io::Result<Self> {
+        check_length(&file, offset, size)?;
         let size = usize::try_from(size).map_err(io::Error::other)?;
         let bits =
             MmapRegion::from_file(FileOffset::new(file, offset), size).map_err(io::Error::other)?;

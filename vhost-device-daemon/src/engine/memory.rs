@@ -56,6 +56,8 @@ impl Region {
         let guest = spec.guest_phys_addr;
         let fail = |error: String| MemoryFault::Map(guest, error);
         let page = page_size(&file).map_err(|error| fail(error.to_string()))?;
+        check_length(&file, spec.mmap_offset, spec.memory_size)
+            .map_err(|error| fail(error.to_string()))?;
         let own = file.try_clone().map_err(|error| fail(error.to_string()))?;
         let map: MmapRegion = spec
             .mmap_region(own)
@@ -87,6 +89,21 @@ impl Region {
 /// What REM_MEM_REG names a region by: guest address, user address, size.
 fn identity(spec: &VhostUserMemoryRegion) -> (u64, u64, u64) {
     (spec.guest_phys_addr, spec.user_addr, spec.memory_size)
+}
+
+/// Refuses a file that ends before the mapping does: touching what is not there would raise SIGBUS.
+///
+/// # Errors
+/// Also if the file's length cannot be told.
+pub fn check_length(file: &File, offset: u64, size: u64) -> io::Result<()> {
+    let status = file.metadata()?;
+    let end = offset.saturating_add(size);
+    if status.is_file() && status.len() < end {
+        let length = status.len();
+        let why = format!("the file has {length} bytes, the mapping ends at {end}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    Ok(())
 }
 
 /// The page size of a mapping of `file`. Huge pages must be replaced whole.
