@@ -1,1 +1,294 @@
-//! Placeholder.
+//! Load for benchmarks: a driver that costs little itself, and what the machine can do at best.
+//!
+//! Figures are for people and for ratios within one run; no test compares them with a number.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::failure::Result;
+use crate::framing::Framing;
+use crate::process::Daemon;
+use crate::session::{Pending, Request, Session};
+use crate::{ensure, sys};
+
+/// How long a chain may stay with the device before the benchmark gives up.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Requests between two looks at the clock.
+const STRIDE: u64 = 256;
+
+/// How the driver learns of used chains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// Looks at the ring all the time and wants no interrupts.
+    Polling,
+    /// Sleeps until interrupted, as a guest does.
+    Sleeping,
+}
+
+/// What is asked of the device.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// The requests in flight, each made available again as soon as it is used.
+    pub requests: Vec<Request>,
+    /// How the driver waits.
+    pub waiting: Waiting,
+    /// How long to go on.
+    pub duration: Duration,
+}
+
+impl Load {
+    /// `depth` times the same request in flight, with a polling driver.
+    pub fn new(request: &Request, depth: usize, duration: Duration) -> Self {
+        Self {
+            requests: vec![request.clone(); depth],
+            waiting: Waiting::Polling,
+            duration,
+        }
+    }
+
+    /// The same with a driver that sleeps.
+    #[must_use]
+    pub fn sleeping(self) -> Self {
+        Self {
+            waiting: Waiting::Sleeping,
+            ..self
+        }
+    }
+}
+
+/// What was seen.
+#[derive(Debug, Clone, Default)]
+pub struct Figures {
+    /// Requests answered.
+    pub requests: u64,
+    /// Bytes that the device said it wrote.
+    pub bytes: u64,
+    /// Wall time.
+    pub elapsed: Duration,
+    /// Processor time of the daemon.
+    pub daemon: Duration,
+    /// Times that a thread of the daemon went to sleep.
+    pub sleeps: u64,
+    /// Kicks that the device wanted.
+    pub kicks: u64,
+}
+
+impl Figures {
+    /// Requests a second.
+    pub fn rate(&self) -> f64 {
+        self.requests as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Bytes a second.
+    pub fn byte_rate(&self) -> f64 {
+        self.bytes as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Microseconds of the daemon's processor time per request.
+    pub fn cost(&self) -> f64 {
+        self.daemon.as_secs_f64() * 1e6 / self.requests.max(1) as f64
+    }
+
+    /// Requests per kick.
+    pub fn requests_per_kick(&self) -> f64 {
+        self.requests as f64 / self.kicks.max(1) as f64
+    }
+}
+
+/// Keeps all requests of `load` in flight on `queue` for its duration.
+///
+/// # Errors
+/// When the device does not answer.
+pub fn drive(
+    session: &mut Session,
+    daemon: &Daemon,
+    queue: usize,
+    load: &Load,
+) -> Result<Figures> {
+    let pending = place(session, load)?;
+    let before = daemon.stats()?;
+    let start = Instant::now();
+    let mut figures = Figures::default();
+    submit(session, queue, &mut figures)?;
+    loop {
+        let answered = reap(session, queue, load, &pending, &mut figures)?;
+        if figures.requests % STRIDE < answered && start.elapsed() >= load.duration {
+            break;
+        }
+    }
+    figures.elapsed = start.elapsed();
+    let after = daemon.stats()?;
+    figures.daemon = after.run_time.saturating_sub(before.run_time);
+    figures.sleeps = after.voluntary - before.voluntary;
+    drain(session, queue, pending.len(), &mut figures.clone())?;
+    Ok(figures)
+}
+
+fn place(session: &mut Session, load: &Load) -> Result<Vec<Pending>> {
+    load.requests
+        .iter()
+        .map(|request| session.prepare(request, &Framing::whole()))
+        .collect()
+}
+
+fn submit(session: &mut Session, queue: usize, figures: &mut Figures) -> io::Result<()> {
+    if session.rings[queue].submit()? {
+        figures.kicks += 1;
+    }
+    Ok(())
+}
+
+/// Takes back what was used and makes it available again; how many there were.
+fn reap(
+    session: &mut Session,
+    queue: usize,
+    load: &Load,
+    pending: &[Pending],
+    figures: &mut Figures,
+) -> Result<u64> {
+    let ring = &mut session.rings[queue];
+    let first = match load.waiting {
+        Waiting::Polling => {
+            ring.disarm();
+            ring.spin(PATIENCE)?
+        }
+        Waiting::Sleeping => ring.wait(PATIENCE)?,
+    };
+    let mut next = Some(first);
+    let mut answered = 0;
+    while let Some(used) = next {
+        ensure!(
+            pending.iter().any(|one| u32::from(one.head) == used.id),
+            "unknown chain {} was used",
+            used.id
+        );
+        figures.bytes += u64::from(used.len);
+        answered += 1;
+        ring.expose_again(used.id as u16);
+        next = ring.pop();
+    }
+    figures.requests += answered;
+    submit(session, queue, figures)?;
+    Ok(answered)
+}
+
+fn drain(session: &mut Session, queue: usize, depth: usize, figures: &mut Figures) -> Result<()> {
+    submit(session, queue, figures)?;
+    for _ in 0..depth {
+        session.rings[queue].watch(PATIENCE)?;
+    }
+    Ok(())
+}
+
+/// Durations of single events, sorted.
+#[derive(Debug, Clone)]
+pub struct Spread(Vec<Duration>);
+
+impl Spread {
+    fn new(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        Self(times)
+    }
+
+    /// The duration that `percent` of the events do not exceed.
+    pub fn percentile(&self, percent: usize) -> Duration {
+        let at = (self.0.len() * percent / 100).min(self.0.len().saturating_sub(1));
+        self.0.get(at).copied().unwrap_or_default()
+    }
+}
+
+/// Round trips of one request at a time, by a driver that sleeps in between.
+///
+/// # Errors
+/// When the device does not answer.
+pub fn round_trips(
+    session: &mut Session,
+    queue: usize,
+    request: &Request,
+    count: usize,
+    waiting: Waiting,
+) -> Result<Spread> {
+    let pending = session.prepare(request, &Framing::whole())?;
+    let mut times = Vec::with_capacity(count);
+    for round in 0..count {
+        let ring = &mut session.rings[queue];
+        match waiting {
+            Waiting::Polling => ring.disarm(),
+            Waiting::Sleeping => ring.arm(),
+        }
+        let start = Instant::now();
+        ring.submit()?;
+        let used = match waiting {
+            Waiting::Polling => ring.spin(PATIENCE)?,
+            Waiting::Sleeping => ring.wait(PATIENCE)?,
+        };
+        times.push(start.elapsed());
+        ensure!(
+            used.id == u32::from(pending.head),
+            "unknown chain {} was used",
+            used.id
+        );
+        if round + 1 < count {
+            ring.expose_again(used.id as u16);
+        }
+    }
+    Ok(Spread::new(times))
+}
+
+/// Round trips between two threads that wake each other through eventfds and sleep in epoll or poll, as a guest and a
+/// device do: the least that a round trip without polling can take.
+///
+/// # Errors
+/// When descriptors or threads run out.
+pub fn eventfd_round_trips(count: usize) -> io::Result<Spread> {
+    let (there, back) = (EventFd::new(0)?, EventFd::new(0)?);
+    let (their_there, their_back) = (there.try_clone()?, back.try_clone()?);
+    let echo = thread::spawn(move || -> io::Result<()> {
+        for _ in 0..count {
+            sys::readable(&their_there, PATIENCE)?;
+            their_there.read()?;
+            their_back.write(1)?;
+        }
+        Ok(())
+    });
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
+        let start = Instant::now();
+        there.write(1)?;
+        sys::readable(&back, PATIENCE)?;
+        back.read()?;
+        times.push(start.elapsed());
+    }
+    echo.join()
+        .map_err(|_| io::Error::other("the echoing thread panicked"))??;
+    Ok(Spread::new(times))
+}
+
+/// What a daemon costs while nothing is asked of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Idle {
+    /// Times a second that one of its threads woke up.
+    pub wakeups: f64,
+    /// Threads.
+    pub threads: usize,
+    /// Resident memory in KiB, guest memory not included.
+    pub resident_kib: u64,
+}
+
+/// Watches a daemon that has nothing to do.
+///
+/// # Errors
+/// When the daemon is gone.
+pub fn idle(daemon: &Daemon, duration: Duration) -> Result<Idle> {
+    let before = daemon.stats()?;
+    thread::sleep(duration);
+    let after = daemon.stats()?;
+    Ok(Idle {
+        wakeups: (after.voluntary - before.voluntary) as f64 / duration.as_secs_f64(),
+        threads: after.threads,
+        resident_kib: after.resident_kib,
+    })
+}

@@ -160,6 +160,8 @@ pub struct Ring {
     event_idx: bool,
     free: Vec<u16>,
     chains: Vec<Vec<u16>>,
+    /// How many descriptors the last pop freed.
+    freed: usize,
     next_available: u16,
     kicked: u16,
     next_used: u16,
@@ -183,6 +185,7 @@ impl Ring {
             event_idx,
             free: (0..parts.size).rev().collect(),
             chains: vec![Vec::new(); usize::from(parts.size)],
+            freed: 0,
             next_available: 0,
             kicked: 0,
             next_used: 0,
@@ -290,6 +293,13 @@ impl Ring {
         self.next_available = self.next_available.wrapping_add(1);
     }
 
+    /// Exposes the chain that was popped last once more, as it is.
+    pub fn expose_again(&mut self, head: u16) {
+        // Taking it back freed its descriptors, which are the last in the list.
+        let owned = self.free.split_off(self.free.len() - self.freed);
+        self.expose(head, owned);
+    }
+
     /// Adds one chain of direct descriptors; its head. Not yet published.
     ///
     /// # Errors
@@ -373,7 +383,9 @@ impl Ring {
         }
         let used = self.used_entry(self.next_used);
         self.next_used = self.next_used.wrapping_add(1);
+        self.freed = 0;
         if let Some(chain) = self.chains.get_mut(used.id as usize) {
+            self.freed = chain.len();
             self.free.append(chain);
         }
         Some(used)
@@ -434,6 +446,27 @@ impl Ring {
         match sys::wait_for(timeout, || self.pop()) {
             Some(used) => Ok(used),
             None => fail!("no chain was used within {timeout:?}"),
+        }
+    }
+
+    /// Looks at the ring without a pause until a chain was used: for benchmarks, at the price of a whole processor.
+    ///
+    /// # Errors
+    /// When nothing was used in time.
+    pub fn spin(&mut self, timeout: Duration) -> Result<Used> {
+        let mut deadline = None;
+        loop {
+            for _ in 0..1 << 16 {
+                if let Some(used) = self.pop() {
+                    return Ok(used);
+                }
+                std::hint::spin_loop();
+            }
+            let now = Instant::now();
+            ensure!(
+                now < *deadline.get_or_insert(now + timeout),
+                "no chain was used within {timeout:?}"
+            );
         }
     }
 
