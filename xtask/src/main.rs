@@ -5,6 +5,8 @@
 //! (bounded commands), [`progress`] (what a person sees meanwhile), [`workspace`] (cargo), [`cache`] and
 //! [`guest`] (a real Linux that uses our daemons).
 
+mod apt;
+mod apt_sources;
 mod cache;
 mod demo;
 mod guest;

@@ -9,11 +9,21 @@ use std::{collections::BTreeMap, env};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use crate::packages;
 use crate::process::{bounded, capture, run_logged};
 use crate::progress::Progress;
 
 /// Longest time for building a few binaries from nothing.
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
+
+/// What building the workspace takes beside a Rust toolchain.
+const BUILD_PACKAGES: &[packages::Package] = &[
+    packages::Package::program("gcc", "cc"),
+    packages::Package::program("pkg-config", "pkg-config"),
+    // the bindings of libgpiod are made from its header while it is built
+    packages::Package::file("libclang-dev", "/usr/share/doc/libclang-dev"),
+    packages::Package::library("libgpiod-dev", "libgpiod", "2.0").backported(),
+];
 
 /// What `cargo metadata` tells about the workspace.
 #[derive(Debug, Deserialize)]
@@ -76,6 +86,7 @@ impl Workspace {
         if names.is_empty() {
             return Ok(folder);
         }
+        prepare_build()?;
         let progress = Progress::start_if_long(format!("building {}", names.join(" ")));
         let mut command = cargo(BUILD_LIMIT);
         command
@@ -92,6 +103,11 @@ impl Workspace {
         progress.done("ok");
         Ok(folder)
     }
+}
+
+/// Makes sure that the workspace can be built.
+pub fn prepare_build() -> Result<()> {
+    packages::require(BUILD_PACKAGES)
 }
 
 /// The cargo that runs us, with a time limit.

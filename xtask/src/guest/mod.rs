@@ -1,6 +1,5 @@
 //! `cargo xtask guest`: a small real Linux with our devices attached runs a script.
 
-mod apt_sources;
 mod boot;
 mod console;
 mod cpio;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use super::conformance;
 use super::tally::Tally;
 use crate::process::{describe, run_logged, status_logged, tail_of};
-use crate::workspace::{Workspace, cargo};
+use crate::workspace::{Workspace, cargo, prepare_build};
 
 /// Longest time for one cargo command, building from nothing included.
 const LIMIT: Duration = Duration::from_secs(2700);
@@ -67,6 +67,7 @@ pub fn rustdoc(workspace: &Workspace) -> Result<Tally> {
 
 /// Unit, conformance and documentation tests; the records of the conformance tests become notes.
 pub fn tests(workspace: &Workspace) -> Result<Tally> {
+    prepare_build()?;
     conformance::forget(workspace)?;
     let log = workspace.log("tests")?;
     let mut command = cargo(LIMIT);
@@ -105,6 +106,7 @@ fn one(
     name: &str,
     arguments: impl FnOnce(&mut Command) -> &mut Command,
 ) -> Result<Tally> {
+    prepare_build()?;
     let mut command = cargo(LIMIT);
     arguments(command.current_dir(&workspace.root));
     Ok(Tally::of(
