@@ -135,6 +135,28 @@ impl<'a> Queue<'a> {
         }
     }
 
+    /// Leaves a detached request in the ring as if it had never been taken, for a queue that stops while a worker collects
+    /// requests that belong together. Only the request taken last can be put back, so several go in reverse order, with
+    /// nothing completed or taken in between.
+    ///
+    /// A ticket from before the queue was stopped or reset is ignored.
+    pub fn put_back(&mut self, ticket: Ticket) {
+        if let Some(active) = &mut self.active
+            && ticket.queue == active.ring.index
+            && ticket.run == active.ring.run
+        {
+            active.ring.put_back();
+        }
+    }
+
+    /// How many chains were refused since the queue started. A worker that collects requests sees by it that one is
+    /// missing between two that it was given.
+    pub fn faults(&self) -> u64 {
+        self.active
+            .as_ref()
+            .map_or(0, |active| active.ring.counters.faults)
+    }
+
     /// Gives the lists of a finished detached request back for reuse, so that requests do not allocate.
     pub fn recycle(&mut self, segments: Segments) {
         if let Some(active) = &mut self.active {
@@ -290,6 +312,12 @@ impl Ring {
         self.push_used(memory, used, head, 0);
     }
 
+    fn put_back(&mut self) {
+        self.next_available = self.next_available.wrapping_sub(1);
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.counters.requests = self.counters.requests.saturating_sub(1);
+    }
+
     fn recycle(&mut self, chain: Chain) {
         if self.spare.len() < usize::from(self.layout.size()) {
             self.spare.push(chain);
@@ -326,9 +354,7 @@ impl<'q> RequestSlot<'q> {
     }
 
     pub fn put_back(&mut self, chain: Chain) {
-        self.ring.next_available = self.ring.next_available.wrapping_sub(1);
-        self.ring.in_flight = self.ring.in_flight.saturating_sub(1);
-        self.ring.counters.requests = self.ring.counters.requests.saturating_sub(1);
+        self.ring.put_back();
         self.ring.chain = chain;
     }
 
