@@ -102,12 +102,7 @@ impl Figures {
 ///
 /// # Errors
 /// When the device does not answer.
-pub fn drive(
-    session: &mut Session,
-    daemon: &Daemon,
-    queue: usize,
-    load: &Load,
-) -> Result<Figures> {
+pub fn drive(session: &mut Session, daemon: &Daemon, queue: usize, load: &Load) -> Result<Figures> {
     let pending = place(session, load)?;
     let before = daemon.stats()?;
     let start = Instant::now();
@@ -283,6 +278,8 @@ pub struct Idle {
 /// # Errors
 /// When the daemon is gone.
 pub fn idle(daemon: &Daemon, duration: Duration) -> Result<Idle> {
+    // Whatever it was doing, it goes to sleep after it.
+    thread::sleep(Duration::from_millis(100));
     let before = daemon.stats()?;
     thread::sleep(duration);
     let after = daemon.stats()?;

@@ -103,6 +103,11 @@ impl Launch {
         self.dir.path()
     }
 
+    /// Keeps the directory after the daemon is gone, for as long as the result lives.
+    pub fn keep(&self) -> Arc<TempDir> {
+        Arc::clone(&self.dir)
+    }
+
     /// Adds arguments.
     #[must_use]
     pub fn arguments<A: Into<OsString>>(mut self, more: impl IntoIterator<Item = A>) -> Self {
@@ -165,8 +170,13 @@ impl Launch {
         command.env_remove("NOTIFY_SOCKET");
         command.env_remove("RUST_LOG");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        let plan: Vec<(i32, i32)> = self
+        // Sources are moved far up first, so that no target number is the source of another.
+        let sources = self
             .inherited
+            .iter()
+            .map(|(fd, number)| Ok((sys::duplicate_high(fd)?, *number)))
+            .collect::<io::Result<Vec<(OwnedFd, i32)>>>()?;
+        let plan: Vec<(i32, i32)> = sources
             .iter()
             .map(|(fd, number)| (fd.as_raw_fd(), *number))
             .collect();
@@ -262,6 +272,11 @@ impl Daemon {
     /// Its directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Keeps the directory after the daemon is gone, for as long as the result lives.
+    pub fn keep(&self) -> Arc<TempDir> {
+        Arc::clone(&self.dir)
     }
 
     /// Its process id.
@@ -406,10 +421,19 @@ pub fn listens(path: &Path) -> Result<bool> {
     let wanted = path
         .to_str()
         .ok_or_else(|| Failure::new("a socket path that is not UTF-8"))?;
-    Ok(table.lines().any(|line| {
-        let columns: Vec<&str> = line.split_whitespace().collect();
-        columns.get(3) == Some(&ACCEPTS) && columns.get(7) == Some(&wanted)
-    }))
+    // A daemon may listen under a name of its own before it links the socket to its path: PATH.PID.
+    let is_wanted = |name: &str| match name.strip_prefix(wanted) {
+        Some("") => true,
+        Some(rest) => rest
+            .strip_prefix('.')
+            .is_some_and(|pid| pid.parse::<u32>().is_ok()),
+        None => false,
+    };
+    Ok(path.exists()
+        && table.lines().any(|line| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            columns.get(3) == Some(&ACCEPTS) && columns.get(7).is_some_and(|name| is_wanted(name))
+        }))
 }
 
 /// Runs a command of the daemon's binary that is expected to end by itself.

@@ -7,6 +7,7 @@
 
 mod apt;
 mod apt_sources;
+mod bench;
 mod cache;
 mod demo;
 mod guest;
@@ -31,6 +32,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Bench(bench::Args),
     Demo(demo::Args),
     Guest(guest::Args),
     Test(test::Args),
@@ -38,6 +40,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().verb {
+        Verb::Bench(args) => bench::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Guest(args) => guest::run(&args),
         Verb::Test(args) => test::run(&args),
