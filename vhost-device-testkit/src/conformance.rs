@@ -101,7 +101,7 @@ macro_rules! conformance {
 #[macro_export]
 macro_rules! __conformance_tests {
     ($subject:expr; $($name:ident $id:literal $title:literal $run:ident::$function:ident;)+) => {
-        mod conformance {
+        mod cases {
             #[allow(unused_imports)]
             use super::*;
             $(

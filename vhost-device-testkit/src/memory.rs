@@ -184,6 +184,23 @@ impl Memory {
         Ok(Self { regions })
     }
 
+    /// The same regions, mapped anew, and one more.
+    ///
+    /// # Errors
+    /// As [`Region::on`].
+    pub fn with(&self, more: Region) -> io::Result<Self> {
+        let mut grown = self.remapped(0)?;
+        grown.regions.push(more);
+        Ok(grown)
+    }
+
+    /// Whether all of these bytes lie in one region.
+    pub fn contains(&self, guest: u64, len: u64) -> bool {
+        self.regions
+            .iter()
+            .any(|region| region.contains(guest, len))
+    }
+
     /// The regions in the order in which they are told to the device.
     pub fn regions(&self) -> &[Region] {
         &self.regions

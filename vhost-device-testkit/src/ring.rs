@@ -300,6 +300,11 @@ impl Ring {
         self.expose(head, owned);
     }
 
+    /// Takes the descriptors away from a head, so that they do not become free when it is used.
+    pub fn release(&mut self, head: u16) -> Vec<u16> {
+        std::mem::take(&mut self.chains[usize::from(head)])
+    }
+
     /// Adds one chain of direct descriptors; its head. Not yet published.
     ///
     /// # Errors

@@ -28,6 +28,8 @@ pub struct Options {
     pub queues: usize,
     /// Memory regions.
     pub places: Vec<Place>,
+    /// Hand the memory over region by region instead of as one table.
+    pub one_by_one: bool,
     /// Enable the rings at the end of the set-up.
     pub enable: bool,
 }
@@ -48,6 +50,7 @@ impl Options {
             queue_size: 256,
             queues,
             places: Place::usual(),
+            one_by_one: false,
             enable: true,
         }
     }
@@ -152,7 +155,13 @@ impl Session {
     pub fn over(mut control: Control, options: &Options) -> Result<Self> {
         let (features, protocol) = negotiate(&mut control, options)?;
         let memory = Arc::new(Memory::new(&options.places)?);
-        control.set_memory(&memory).at("SET_MEM_TABLE")?;
+        if options.one_by_one {
+            for region in memory.regions() {
+                control.add_region(region).at("ADD_MEM_REG")?;
+            }
+        } else {
+            control.set_memory(&memory).at("SET_MEM_TABLE")?;
+        }
         let mut session = Self {
             control,
             memory: Arc::clone(&memory),
@@ -183,15 +192,21 @@ impl Session {
     /// # Errors
     /// When a message fails.
     pub fn start_ring(&self, index: usize) -> Result<()> {
+        self.start_ring_at(index, self.rings[index].next_used())
+    }
+
+    /// As [`Session::start_ring`], with another base than what this driver has taken back so far.
+    ///
+    /// # Errors
+    /// When a message fails.
+    pub fn start_ring_at(&self, index: usize, base: u16) -> Result<()> {
         let ring = &self.rings[index];
         let (at, short) = (index as u32, index as u8);
         let control = &self.control;
         control
             .set_vring_num(at, u32::from(ring.size()))
             .at("SET_VRING_NUM")?;
-        control
-            .set_vring_base(at, ring.next_used())
-            .at("SET_VRING_BASE")?;
+        control.set_vring_base(at, base).at("SET_VRING_BASE")?;
         control
             .set_vring_address(at, ring.parts().address(&self.memory))
             .at("SET_VRING_ADDR")?;

@@ -17,6 +17,8 @@ pub struct Stats {
     pub resident_kib: u64,
     /// Resident memory of its own (anonymous) in KiB, guest memory not included.
     pub anonymous_kib: u64,
+    /// Largest size of the address space so far, in KiB.
+    pub peak_virtual_kib: u64,
     /// Mappings of memory that this kit has handed over.
     pub guest_mappings: usize,
     /// Time on a processor, of all threads that are alive.
@@ -39,6 +41,7 @@ impl Stats {
             threads: field(&status, "Threads:") as usize,
             resident_kib: field(&status, "VmRSS:"),
             anonymous_kib: field(&status, "RssAnon:"),
+            peak_virtual_kib: field(&status, "VmPeak:"),
             guest_mappings: guest_mappings(pid)?,
             ..Self::default()
         };

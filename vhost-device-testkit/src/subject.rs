@@ -1,5 +1,6 @@
 //! The device under test, as far as the catalogue has to know it.
 
+use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +8,15 @@ use crate::failure::Result;
 use crate::framing::Answer;
 use crate::process::Daemon;
 use crate::session::Request;
+
+/// A host resource that hangs.
+#[derive(Debug)]
+pub struct StuckHost {
+    /// The daemon's arguments, besides the socket.
+    pub arguments: Vec<String>,
+    /// The ends of the resource that have to stay open meanwhile.
+    pub held: Vec<File>,
+}
 
 /// One device. The catalogue knows of a device only what is said here.
 ///
@@ -42,6 +52,11 @@ pub trait Subject: Sync {
 
     /// A correct request.
     fn probe(&self) -> Request;
+
+    /// A correct request whose parts are 1,024 bytes long together, to be framed as 1,024 descriptors.
+    fn long_probe(&self) -> Option<Request> {
+        None
+    }
 
     /// Whether this answer is right for this well-framed request, which may carry an odd header.
     ///
@@ -88,8 +103,11 @@ pub trait Subject: Sync {
     }
 
     /// Arguments with which the probe is accepted and never answered, because the host resource hangs.
-    fn stuck_host(&self, _dir: &Path) -> Option<Vec<String>> {
-        None
+    ///
+    /// # Errors
+    /// When the hanging resource cannot be made.
+    fn stuck_host(&self, _dir: &Path) -> Result<Option<StuckHost>> {
+        Ok(None)
     }
 
     /// Most threads of an idle daemon with a frontend connected.

@@ -50,6 +50,17 @@ pub fn pipe() -> io::Result<(File, File)> {
     Ok((File::from(adopt(fds[0])?), File::from(adopt(fds[1])?)))
 }
 
+/// Makes a fifo at `path`, opened for both directions: whoever reads it waits, and never sees its end.
+///
+/// # Errors
+/// As mkfifo(3) and open(2).
+pub fn fifo(path: &Path) -> io::Result<File> {
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    // SAFETY: the name is a terminated string that outlives the call.
+    check(unsafe { libc::mkfifo(name.as_ptr(), 0o600) })?;
+    File::options().read(true).write(true).open(path)
+}
+
 /// Makes reads and writes on this open file description return at once, or block again.
 ///
 /// # Errors
@@ -175,6 +186,12 @@ pub fn wait_for<T>(timeout: Duration, mut probe: impl FnMut() -> Option<T>) -> O
         std::thread::sleep(pause);
         pause = (pause * 3 / 2).min(Duration::from_millis(10));
     }
+}
+
+/// A copy of the descriptor with a number of at least 100, closed on exec.
+pub(crate) fn duplicate_high(fd: &impl AsRawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl with F_DUPFD_CLOEXEC touches no memory of ours.
+    adopt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 100) })
 }
 
 /// Makes `target` the descriptor number `number` in the process that calls it, surviving exec. For use between fork

@@ -54,9 +54,24 @@ pub fn message_in_pieces(subject: &dyn Subject) -> Result<Outcome> {
     let halves = vec![HEADER, 4, 4];
     let features = stand.connect()?.features()?;
     let cases: [(&str, u32, Vec<u8>, Vec<usize>); 3] = [
-        ("header in single bytes", request::GET_FEATURES, Vec::new(), ones.clone()),
-        ("body in two segments", request::SET_FEATURES, message::number(features), halves),
-        ("all in single bytes", request::SET_FEATURES, message::number(features), vec![1; HEADER + 8]),
+        (
+            "header in single bytes",
+            request::GET_FEATURES,
+            Vec::new(),
+            ones.clone(),
+        ),
+        (
+            "body in two segments",
+            request::SET_FEATURES,
+            message::number(features),
+            halves,
+        ),
+        (
+            "all in single bytes",
+            request::SET_FEATURES,
+            message::number(features),
+            vec![1; HEADER + 8],
+        ),
     ];
     for (name, request, body, pieces) in cases {
         let control = stand.negotiated()?;
@@ -68,8 +83,14 @@ pub fn message_in_pieces(subject: &dyn Subject) -> Result<Outcome> {
     let body = message::vring_descriptor(0, true);
     let mut pieces = ones;
     pieces.extend([3, 5]);
-    let verdict = in_pieces(&session.control, request::SET_VRING_KICK, &body, &[kick], &pieces)
-        .at("descriptor with the first byte")?;
+    let verdict = in_pieces(
+        &session.control,
+        request::SET_VRING_KICK,
+        &body,
+        &[kick],
+        &pieces,
+    )
+    .at("descriptor with the first byte")?;
     works_or_errs(&stand, &session.control, verdict)?;
     drop(session);
     stand.close()?;
@@ -126,9 +147,9 @@ pub fn stall(subject: &dyn Subject) -> Result<Outcome> {
         session.control.send_bytes(&half[..len], &[])?;
         sleep(Duration::from_millis(20));
         for _ in 0..10 {
-            stand
-                .probe(&mut session)
-                .at(format!("rings while {len} bytes of a message wait for the rest"))?;
+            stand.probe(&mut session).at(format!(
+                "rings while {len} bytes of a message wait for the rest"
+            ))?;
         }
     }
     stand.serves_next()?;
@@ -162,7 +183,10 @@ pub fn second_frontend(subject: &dyn Subject) -> Result<Outcome> {
         stand.note_hang_up();
         stand.probe(&mut first).at("first frontend")?;
     }
-    ensure!(first.control.is_open(), "the first frontend lost its connection");
+    ensure!(
+        first.control.is_open(),
+        "the first frontend lost its connection"
+    );
     drop(first);
     stand.close()?;
     Ok(Outcome::Pass)
@@ -181,16 +205,18 @@ pub fn dies_anywhere(subject: &dyn Subject) -> Result<Outcome> {
         if bytes == 14 {
             messages += 1;
         }
-        stand
-            .serves_next()
-            .at(format!("client after a death at message {messages}+{bytes}"))?;
+        stand.serves_next().at(format!(
+            "client after a death at message {messages}+{bytes}"
+        ))?;
     }
     for _ in 0..20 {
         let mut session = stand.session()?;
         let count = stand.room(&session, 64);
         stand.load(&mut session, count)?;
         drop(session);
-        stand.serves_next().at("client after a death in mid-request")?;
+        stand
+            .serves_next()
+            .at("client after a death in mid-request")?;
     }
     stand.close()?;
     Ok(Outcome::Pass)
@@ -205,7 +231,9 @@ fn dies_after(stand: &Stand<'_>, cut: Cut) -> Result<bool> {
         Ok(_) => Ok(false),
         Err(failure) => {
             ensure!(
-                failure.to_string().contains(&ControlError::Closed.to_string()),
+                failure
+                    .to_string()
+                    .contains(&ControlError::Closed.to_string()),
                 "{failure}"
             );
             Ok(true)
