@@ -218,7 +218,7 @@ impl<D: Device> Main<D> {
         let Some(slot) = self.slots.get_mut(number) else {
             return;
         };
-        if stopping || slot.waiting.is_some() || slot.is_finished(self.once) && slot.served {
+        if stopping || slot.waiting.is_some() {
             return slot.set_listening(&self.events, number, false);
         }
         match slot.endpoint.accept() {
@@ -237,6 +237,7 @@ impl<D: Device> Main<D> {
             return;
         };
         match &slot.session {
+            None if self.once && slot.served => {}
             None => self.start(number, stream),
             Some(session) if session.is_ending() || session.is_over() => {
                 slot.waiting = Some(stream);

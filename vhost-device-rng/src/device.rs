@@ -97,6 +97,7 @@ impl Device for Rng {
             limiter: self.limit.map(Limiter::new),
             timer,
             watching: false,
+            fallen_back: false,
         })
     }
 }
@@ -110,6 +111,8 @@ pub struct RngWorker {
     timer: Option<Box<dyn Timer>>,
     /// The source is being watched because it had nothing.
     watching: bool,
+    /// The source was replaced by the kernel's generator.
+    fallen_back: bool,
 }
 
 /// Why requests are left in the ring for now.
@@ -118,6 +121,14 @@ enum Pause {
     Limit(Duration),
     /// The source has nothing.
     Source,
+}
+
+/// Why a request got nothing.
+enum Unfilled {
+    /// The source has nothing now.
+    Empty,
+    /// The buffer cannot be written: guest memory was truncated under us.
+    Unmapped,
 }
 
 impl RngWorker {
@@ -137,11 +148,14 @@ impl RngWorker {
                     request.fail(GuestFault::ShortAnswer);
                     continue;
                 }
-                if let Err(pause) = self.fill(&mut request, allowed) {
-                    request.put_back();
-                    break Some(pause);
+                match self.fill(&mut request, allowed) {
+                    Ok(()) => request.finish(),
+                    Err(Unfilled::Unmapped) => request.fail(GuestFault::Unmapped),
+                    Err(Unfilled::Empty) => {
+                        request.put_back();
+                        break Some(Pause::Source);
+                    }
                 }
-                request.finish();
             }
         };
         match pause {
@@ -159,8 +173,8 @@ impl RngWorker {
         }
     }
 
-    /// Gives a request as much as is allowed and there is; at least one byte, or it has to wait.
-    fn fill(&mut self, request: &mut Request<'_>, allowed: u64) -> Result<(), Pause> {
+    /// Gives a request as much as is allowed and there is, at least one byte.
+    fn fill(&mut self, request: &mut Request<'_>, allowed: u64) -> Result<(), Unfilled> {
         loop {
             match self.transfer(request, allowed) {
                 Ok(filled) if filled > 0 => {
@@ -169,14 +183,26 @@ impl RngWorker {
                     }
                     return Ok(());
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(Pause::Source);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(_) => self.fall_back("has ended"),
-                Err(error) => self.fall_back(&format!("failed ({error})")),
+                Err(error) => self.forgive(&error)?,
             }
         }
+    }
+
+    /// What an error of the source means: trying again, perhaps with the kernel's generator, or no bytes for now.
+    fn forgive(&mut self, error: &io::Error) -> Result<(), Unfilled> {
+        if error.kind() == io::ErrorKind::Interrupted {
+            return Ok(());
+        }
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return Err(Unfilled::Empty);
+        }
+        // The kernel's generator fails for no other reason than the buffer.
+        if error.raw_os_error() == Some(libc::EFAULT) || self.fallen_back {
+            return Err(Unfilled::Unmapped);
+        }
+        self.fall_back(&format!("failed ({error})"));
+        Ok(())
     }
 
     /// Moves bytes into the request. What was moved before an error counts.
@@ -202,6 +228,7 @@ impl RngWorker {
     fn fall_back(&mut self, why: &str) {
         log::warn!("the source {why}; random bytes come from the kernel from now on");
         self.source = Box::new(Kernel);
+        self.fallen_back = true;
     }
 
     fn sleep(&mut self, wait: Duration) {

@@ -62,6 +62,8 @@ pub struct Handler<D: Device> {
     connection: Arc<OwnedFd>,
     log: Option<Arc<dyn DirtyLog>>,
     features: u64,
+    /// SET_FEATURES was seen since the connection began or the device was reset.
+    negotiated: bool,
     protocol_features: u64,
     owned: bool,
     /// Why the last message was refused, if the refusal came from here and left everything as it was.
@@ -91,6 +93,7 @@ impl<D: Device> Handler<D> {
             connection,
             log: None,
             features: 0,
+            negotiated: false,
             protocol_features: 0,
             owned: false,
             refused: false,
@@ -142,7 +145,7 @@ impl<D: Device> Handler<D> {
 
     /// Starts or stops a queue, whichever its state asks for.
     fn refresh(&mut self, queue: QueueIndex) -> Result<()> {
-        let always_enabled = self.features & PROTOCOL_FEATURES == 0;
+        let always_enabled = self.negotiated && self.features & PROTOCOL_FEATURES == 0;
         let Some(ring) = self.rings.get(queue.position()) else {
             return Ok(());
         };
@@ -304,6 +307,7 @@ impl<D: Device> Handler<D> {
         }
         let logging = (self.features ^ features) & LOG_ALL != 0;
         self.features = features;
+        self.negotiated = true;
         if logging {
             self.apply_log()?;
         }
@@ -446,7 +450,7 @@ impl<D: Device> VhostUserBackendReqHandlerMut for Handler<D> {
     fn reset_device(&mut self) -> Result<()> {
         self.stop_all()?;
         self.crew.reset().map_err(fault)?;
-        self.features = 0;
+        self.negotiated = false;
         self.device.reset();
         Ok(())
     }
