@@ -20,6 +20,9 @@ const REQUESTS: QueueIndex = QueueIndex(0);
 /// From this size on a request is filled in place; below it, copying from the pool is cheaper than a system call.
 const DIRECT_BYTES: u64 = 1024;
 
+/// Most bytes that one request gets, however large it is: a guest must not keep the thread busy with a single request.
+const MAX_REQUEST_BYTES: u64 = 64 * 1024;
+
 /// How long to wait for a source that has nothing now and cannot be watched.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -168,8 +171,10 @@ impl RngWorker {
     /// Bytes that may be given now.
     fn allowed(&mut self) -> Result<u64, Duration> {
         match &mut self.limiter {
-            None => Ok(u64::MAX),
-            Some(limiter) => limiter.available(Instant::now()),
+            None => Ok(MAX_REQUEST_BYTES),
+            Some(limiter) => limiter
+                .available(Instant::now())
+                .map(|left| left.min(MAX_REQUEST_BYTES)),
         }
     }
 

@@ -70,6 +70,8 @@ pub struct Ring {
     published: u16,
     /// Bytes written by requests that the driver cannot see yet.
     unpublished_bytes: u64,
+    /// Bytes written by requests of the present batch.
+    batch_bytes: u64,
     /// Chains taken and neither completed nor put back.
     in_flight: u16,
     /// Distinguishes this run of the queue from earlier ones, for tickets that outlive a stop.
@@ -116,6 +118,7 @@ impl Ring {
             next_used: published,
             published,
             unpublished_bytes: 0,
+            batch_bytes: 0,
             in_flight: 0,
             run,
             suppressing: true,

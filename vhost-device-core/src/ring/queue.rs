@@ -20,6 +20,9 @@ const AVAIL_F_NO_INTERRUPT: u16 = 1;
 /// Most requests served in one batch before other queues and events get their turn.
 const MAX_BATCH: u16 = 1024;
 
+/// Most bytes written in one batch before other queues and events get their turn.
+const MAX_BATCH_BYTES: u64 = 1 << 20;
+
 /// Bytes completed in one batch after which the driver is told early, so that it can work on them while we go on.
 const FLUSH_BYTES: u64 = 256 * 1024;
 
@@ -68,6 +71,7 @@ impl<'a> Queue<'a> {
             return Self::stopped();
         }
         ring.more = false;
+        ring.batch_bytes = 0;
         match ring.layout.map(memory) {
             Ok(parts) => Self {
                 active: Some(Active {
@@ -211,7 +215,11 @@ impl Active<'_> {
         if self.ring.next_available == self.available && !self.refresh()? {
             return Ok(None);
         }
-        let Some(left) = self.left.checked_sub(1) else {
+        let Some(left) = self
+            .left
+            .checked_sub(1)
+            .filter(|_| self.ring.batch_bytes < MAX_BATCH_BYTES)
+        else {
             self.ring.more = true;
             return Ok(None);
         };
@@ -302,6 +310,7 @@ impl Ring {
             USED_ENTRY_BYTES as u64,
         );
         self.unpublished_bytes += u64::from(written);
+        self.batch_bytes += u64::from(written);
         self.next_used = self.next_used.wrapping_add(1);
         self.in_flight = self.in_flight.saturating_sub(1);
     }
