@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The vhost-device-template binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vhost_device_daemon::run::<vhost_device_template::App>()
+}
