@@ -57,13 +57,13 @@ impl Build {
                 arch: "um",
                 options: UM,
                 image: "linux",
-                about: "4 min",
+                about: "5 min",
             },
             Machine::Qemu => Self {
                 arch: "x86_64",
                 options: X86_64,
                 image: "arch/x86/boot/bzImage",
-                about: "7 min",
+                about: "8 min",
             },
         }
     }

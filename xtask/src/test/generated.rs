@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use super::cargo_steps::run_tests;
 use super::conformance;
 use super::tally::Tally;
+use crate::packages::{self, Package};
 use crate::process::{bounded, capture, run_logged};
 use crate::temp::Folder;
 use crate::workspace::{Workspace, cargo};
@@ -21,6 +22,7 @@ const LIMIT: Duration = Duration::from_secs(1800);
 
 /// Makes a device in a copy of the workspace and tests it there.
 pub fn run(workspace: &Workspace) -> Result<Tally> {
+    packages::require(&[Package::program("git", "git")])?;
     let copy = Folder::new("generated")?;
     copy_sources(&workspace.root, copy.path())?;
     let log = workspace.log("generated")?;
