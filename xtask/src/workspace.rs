@@ -91,7 +91,7 @@ impl Workspace {
         let mut command = cargo(BUILD_LIMIT);
         command
             .current_dir(&self.root)
-            .args(["build", "--locked", "--bins"]);
+            .args(["build", "--bins"]);
         for name in names {
             command.args(["--package", name]);
         }
