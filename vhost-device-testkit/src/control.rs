@@ -117,6 +117,7 @@ pub struct Cut {
 pub struct Control {
     stream: UnixStream,
     cut: Cell<Option<Cut>>,
+    handed_over: bool,
     /// REPLY_ACK is agreed on: setters ask for an acknowledgement and wait for it.
     pub acknowledged: bool,
 }
@@ -140,6 +141,7 @@ impl Control {
         Ok(Self {
             stream,
             cut: Cell::new(None),
+            handed_over: false,
             acknowledged: false,
         })
     }
@@ -147,6 +149,11 @@ impl Control {
     /// The socket.
     pub fn stream(&self) -> &UnixStream {
         &self.stream
+    }
+
+    /// Another process has copies of the socket from now on: dropping this end leaves the connection open.
+    pub fn hand_over(&mut self) {
+        self.handed_over = true;
     }
 
     /// Makes this frontend die in the middle of its messages: see [`Cut`].
@@ -370,6 +377,17 @@ impl Control {
     pub fn is_open(&self) -> bool {
         let events = sys::poll(&self.stream, libc::POLLRDHUP, Duration::ZERO);
         matches!(events, Ok(0))
+    }
+}
+
+impl Drop for Control {
+    /// Ends the connection now. Closing the descriptor would not do: while another test starts a process, the child has
+    /// a copy of it for the time between fork and exec.
+    fn drop(&mut self) {
+        if !self.handed_over {
+            // Fails when the peer has already closed, which is just as well.
+            let _ = self.stream.shutdown(Shutdown::Both);
+        }
     }
 }
 

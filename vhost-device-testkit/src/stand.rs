@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use crate::control::{Control, Verdict};
+use crate::control::{Control, ControlError, Verdict};
 use crate::failure::{At, Result};
 use crate::framing::{Answer, Framing};
 use crate::message::{flag, request};
@@ -195,21 +195,26 @@ impl<'a> Stand<'a> {
             flags |= flag::NEED_REPLY;
         }
         let verdict = control.verdict(message, flags, body, fds);
-        self.not_accepted(verdict.at(request::name(message))?)
+        self.not_accepted(control, verdict.at(request::name(message))?)
             .at(request::name(message))
     }
 
-    /// Fails if a message was accepted that must not be.
+    /// Fails if a message was accepted that must not be. An error reply may be followed by a hang-up.
     ///
     /// # Errors
     /// If so.
-    pub fn not_accepted(&self, verdict: Verdict) -> Result<Verdict> {
+    pub fn not_accepted(&self, control: &Control, verdict: Verdict) -> Result<Verdict> {
         match verdict {
             Verdict::Accepted => fail!("accepted, but an error was due"),
-            Verdict::Closed => self.note_hang_up(),
-            Verdict::Refused(_) => {}
+            Verdict::Closed => {}
+            Verdict::Refused(_) => match control.features() {
+                Ok(_) => return Ok(verdict),
+                Err(ControlError::Closed) => {}
+                Err(error) => fail!("the message after an error: {error}"),
+            },
         }
-        Ok(verdict)
+        self.note_hang_up();
+        Ok(Verdict::Closed)
     }
 
     /// Connects anew, sets up everything and makes a correct request.

@@ -30,6 +30,7 @@ pub fn config_anywhere(subject: &dyn Subject) -> Result<Outcome> {
     for (offset, len) in reads(subject.config().len() as u32) {
         reader.read(offset, len)?;
     }
+    drop(reader);
     overflowing_reads(&stand)?;
     writes(&stand)?;
     stand.close()?;

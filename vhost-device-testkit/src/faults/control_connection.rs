@@ -146,6 +146,12 @@ pub fn stall(subject: &dyn Subject) -> Result<Outcome> {
         let mut session = stand.session()?;
         session.control.send_bytes(&half[..len], &[])?;
         sleep(Duration::from_millis(20));
+        if !session.control.is_open() {
+            // A body in two segments may be an error, as in C3; what arrived of a header may not.
+            ensure!(len > HEADER, "closed after {len} bytes of a message");
+            stand.note_hang_up();
+            continue;
+        }
         for _ in 0..10 {
             stand.probe(&mut session).at(format!(
                 "rings while {len} bytes of a message wait for the rest"

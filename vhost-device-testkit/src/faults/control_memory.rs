@@ -207,8 +207,7 @@ pub fn region_by_region(subject: &dyn Subject) -> Result<Outcome> {
     for round in 0..50 {
         add_use_remove(&stand, &mut session).at(format!("round {round}"))?;
     }
-    unknown_and_overlapping(&stand, &mut session)?;
-    drop(session);
+    unknown_and_overlapping(&stand, session)?;
     fill_all_slots(&stand, slots.min(32)).at("all slots")?;
     stand.close()?;
     Ok(Outcome::Pass)
@@ -249,12 +248,13 @@ fn add_use_remove(stand: &Stand<'_>, session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-fn unknown_and_overlapping(stand: &Stand<'_>, session: &mut Session) -> Result<()> {
+fn unknown_and_overlapping(stand: &Stand<'_>, mut session: Session) -> Result<()> {
     let unknown = message::single_region(Place::new(EXTRA, 1 << 20));
     let verdict = stand
         .refused(&session.control, request::REM_MEM_REG, &unknown, &[])
         .at("region that is not there")?;
-    stand.serves_after(session, verdict)?;
+    stand.serves_after(&mut session, verdict)?;
+    drop(session);
     let mut session = stand.session()?;
     let inside = Place::new(session.memory.regions()[0].place().guest + PAGE, PAGE);
     let file = sys::memfd("testkit-overlap", PAGE)?;

@@ -28,7 +28,7 @@ pub(super) struct Frontend {
 
 impl Frontend {
     /// Starts the process; the session's control socket is its own from now on.
-    pub(super) fn take(session: Session) -> Result<Self> {
+    pub(super) fn take(mut session: Session) -> Result<Self> {
         let mut fds: Vec<RawFd> = vec![session.control.stream().as_raw_fd()];
         fds.extend(
             session
@@ -58,7 +58,7 @@ impl Frontend {
             })
         };
         let process = command.spawn().at("start the frontend process")?;
-        drop(session);
+        session.control.hand_over();
         Ok(Self { process })
     }
 

@@ -353,6 +353,7 @@ pub fn killed_in_mid_request(subject: &dyn Subject) -> Result<Outcome> {
         let count = stand.room(&session, 64);
         stand.load(&mut session, count)?;
         Frontend::take(session)?.kill()?;
+        stand.leaked_nothing().at(format!("round {round}"))?;
     }
     stand.close()?;
     Ok(Outcome::Pass)

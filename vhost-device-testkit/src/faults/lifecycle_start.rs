@@ -112,8 +112,10 @@ pub fn inherited_descriptor(subject: &dyn Subject) -> Result<Outcome> {
     for round in 0..3 {
         serves(subject, &daemon, &path).at(format!("listening descriptor, client {round}"))?;
     }
+    let keep = daemon.keep();
     finish(daemon).at("listening descriptor")?;
     ensure!(path.exists(), "a socket that was handed down was removed");
+    drop(keep);
     let (ours, theirs) = UnixStream::pair()?;
     let mut daemon = launch(subject)?
         .inherit(theirs, 7)
@@ -160,8 +162,10 @@ pub fn socket_activation(subject: &dyn Subject) -> Result<Outcome> {
     for round in 0..3 {
         serves(subject, &daemon, &path).at(format!("client {round}"))?;
     }
+    let keep = daemon.keep();
     finish(daemon)?;
     ensure!(path.exists(), "a socket that was handed down was removed");
+    drop(keep);
     Ok(Outcome::Pass)
 }
 
