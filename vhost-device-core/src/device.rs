@@ -290,8 +290,8 @@ pub trait Worker: Send + 'static {
 
 /// The simplest device: one request in, one answer out.
 pub trait Service: Send + 'static {
-    /// Whether a request usually takes longer than telling the driver does (tens of microseconds and up). Each answer is
-    /// then published by itself, not with the batch.
+    /// Whether a request usually takes longer than telling the driver does (tens of microseconds and up). Each is then a
+    /// batch by itself: its answer is published at once, and other events are seen between requests.
     const SLOW: bool = false;
 
     /// Reads the request and writes its answer; it is completed when this returns.
@@ -308,6 +308,9 @@ pub struct Serve<S>(pub S);
 impl<S: Service> Worker for Serve<S> {
     fn kick(&mut self, queue: QueueIndex, io: &mut Io<'_>) {
         let mut batch = io.queue(queue);
+        if S::SLOW {
+            batch = batch.at_most(1);
+        }
         loop {
             let Some(mut request) = batch.next() else {
                 break;
@@ -315,9 +318,6 @@ impl<S: Service> Worker for Serve<S> {
             match self.0.serve(queue, &mut request) {
                 Ok(()) => request.finish(),
                 Err(fault) => request.fail(fault),
-            }
-            if S::SLOW {
-                batch.flush();
             }
         }
     }

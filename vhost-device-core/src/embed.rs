@@ -45,7 +45,7 @@ impl<D: Device> Embedded<D> {
     /// # Errors
     /// [`RingFault::Unmapped`] if the ring is not in guest memory.
     pub fn start(&mut self, start: Start, reactor: &mut dyn Reactor) -> Result<bool, RingFault> {
-        self.runner.start(start, reactor)?;
+        self.runner.start(start)?;
         Ok(self.resume(reactor))
     }
 

@@ -93,11 +93,12 @@ impl<W: Worker> Runner<W> {
         }
     }
 
-    /// Starts a queue, and serves what is already in it.
+    /// Starts a queue. What is already in it is served when the caller settles: whoever asked for the start must not wait
+    /// for the host.
     ///
     /// # Errors
     /// [`RingFault::Unmapped`] if the ring is not in guest memory.
-    pub fn start(&mut self, start: Start, reactor: &mut dyn Reactor) -> Result<(), RingFault> {
+    pub fn start(&mut self, start: Start) -> Result<(), RingFault> {
         let Some(slot) = self.rings.get_mut(start.index.position()) else {
             return Ok(());
         };
@@ -111,7 +112,6 @@ impl<W: Worker> Runner<W> {
             start.notifier,
             self.runs,
         )?);
-        self.kick(start.index, reactor);
         Ok(())
     }
 

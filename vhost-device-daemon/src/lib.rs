@@ -31,5 +31,5 @@ mod socket;
 
 pub use app::App;
 pub use exit::{Exit, StartError};
-pub use run::run;
+pub use run::{run, run_from};
 pub use socket::Compat;

@@ -2,6 +2,7 @@
 //!
 //! "confine" and "filter" have no code yet.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -28,18 +29,21 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The number of the signal descriptor among the main thread's own events; sockets follow.
 const SIGNALS: u32 = 0;
 
-/// Runs a daemon from its command line to its exit code.
+/// Runs a daemon from the process's command line to its exit code.
 pub fn run<A: App>() -> ExitCode {
-    let parsed = cli::parse::<A::Args>(A::NAME, A::VERSION, A::ABOUT, std::env::args_os());
-    let exit = match parsed {
+    run_from::<A>(std::env::args_os()).into()
+}
+
+/// Runs a daemon from the command line given, which starts with the program's name.
+pub fn run_from<A: App>(argv: impl IntoIterator<Item = OsString>) -> Exit {
+    match cli::parse::<A::Args>(A::NAME, A::VERSION, A::ABOUT, argv) {
         Err(exit) => exit,
         Ok(Parsed::PrintCapabilities) => capabilities::print(A::TYPE, A::CAPABILITIES),
         Ok(Parsed::Serve { common, device }) => match serve::<A>(&common, device) {
             Ok(()) => Exit::Done,
             Err(error) => error.report(A::NAME),
         },
-    };
-    exit.into()
+    }
 }
 
 fn serve<A: App>(common: &CommonArgs, args: A::Args) -> Result<(), StartError> {

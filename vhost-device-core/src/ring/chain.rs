@@ -2,13 +2,13 @@
 
 use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::layout::DESCRIPTOR_BYTES;
 use crate::fault::GuestFault;
 use crate::memory::{Memory, Segment};
 
-/// Most descriptors that one request may have, direct and indirect ones together.
+/// Most buffers that one request may have, direct and indirect ones together.
 pub const MAX_CHAIN_LENGTH: usize = 1024;
 
 const NEXT: u16 = 1;
@@ -16,7 +16,7 @@ const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
 
 /// `struct virtq_desc` (section 2.7.5).
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 struct Descriptor {
     address: U64,
@@ -96,7 +96,8 @@ impl Chain {
                 if !indirect || descriptor.has(NEXT) {
                     return Err(GuestFault::Indirect);
                 }
-                return self.walk_indirect(&descriptor, memory, &mut budget);
+                // It is no buffer itself, and so does not count.
+                return self.walk_indirect(&descriptor, memory, budget + 1);
             }
             self.push(&descriptor, memory)?;
         }
@@ -107,7 +108,7 @@ impl Chain {
         &mut self,
         descriptor: &Descriptor,
         memory: &Memory,
-        budget: &mut usize,
+        mut budget: usize,
     ) -> Result<(), GuestFault> {
         let bytes = usize::try_from(descriptor.length.get()).map_err(|_| GuestFault::Indirect)?;
         if bytes == 0
@@ -123,7 +124,7 @@ impl Chain {
             None => copy_table(descriptor.address.get(), bytes, memory, &mut copy)?,
         };
         let mut walk = Walk::new(0, &table);
-        while let Some(descriptor) = walk.next(budget)? {
+        while let Some(descriptor) = walk.next(&mut budget)? {
             if descriptor.has(INDIRECT) {
                 return Err(GuestFault::Indirect);
             }
@@ -175,5 +176,164 @@ impl<'t, 'm> Walk<'t, 'm> {
             .map_err(|_| GuestFault::DescriptorIndex)?;
         self.next = descriptor.has(NEXT).then(|| descriptor.next.get());
         Ok(Some(descriptor))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::GuestMemoryMmap;
+
+    use super::*;
+
+    const SIZE: u16 = 8;
+    /// An indirect table, and the end of guest memory.
+    const TABLE: u64 = 0x1_0000;
+    const END: u64 = 16 << 20;
+
+    /// Address, length, flags, next.
+    type Entry = (u64, u32, u16, u16);
+
+    const fn good(flags: u16, next: u16) -> Entry {
+        (0x1000, 16, flags, next)
+    }
+
+    const fn table(entries: u32) -> Entry {
+        (TABLE, 16 * entries, INDIRECT, 0)
+    }
+
+    fn store(memory: &Memory, at: u64, entries: &[Entry]) {
+        for (i, (address, length, flags, next)) in (0..).zip(entries) {
+            let descriptor = Descriptor {
+                address: (*address).into(),
+                length: (*length).into(),
+                flags: (*flags).into(),
+                next: (*next).into(),
+            };
+            let at = GuestAddress(at + 16 * i);
+            memory.map().write_slice(descriptor.as_bytes(), at).unwrap();
+        }
+    }
+
+    fn walk(ring: &[Entry], indirect: &[Entry], feature: bool) -> Result<Chain, GuestFault> {
+        let map = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), END as usize)]).unwrap();
+        let memory = Memory::new(map);
+        store(&memory, 0, ring);
+        store(&memory, TABLE, indirect);
+        let descriptors = memory
+            .slice(0, DESCRIPTOR_BYTES * usize::from(SIZE))
+            .unwrap();
+        let mut chain = Chain::default();
+        let result = chain.walk(0, &descriptors, feature, &memory);
+        if result.is_err() {
+            assert!(chain.readable.is_empty() && chain.writable.is_empty());
+            assert_eq!((chain.readable_bytes, chain.writable_bytes), (0, 0));
+        }
+        result.map(|()| chain)
+    }
+
+    #[test]
+    fn each_mistake_has_a_fault_of_its_own() {
+        use GuestFault::*;
+        let loops = [good(NEXT, 1), good(NEXT, 0)];
+        let backwards = [good(WRITE | NEXT, 1), good(0, 0)];
+        let rows: &[(&str, &[Entry], &[Entry], GuestFault)] = &[
+            ("outside", &[(END, 1, 0, 0)], &[], Unmapped),
+            ("runs out", &[(END - 1, 2, WRITE, 0)], &[], Unmapped),
+            ("wraps", &[(u64::MAX, 2, 0, 0)], &[], Unmapped),
+            ("table outside", &[(END, 16, INDIRECT, 0)], &[], Unmapped),
+            (
+                "table wraps",
+                &[(u64::MAX - 15, 32, INDIRECT, 0)],
+                &[],
+                Unmapped,
+            ),
+            ("loop", &loops, &[], ChainTooLong),
+            ("loop in a table", &[table(2)], &loops, ChainTooLong),
+            (
+                "next is the size",
+                &[good(NEXT, SIZE)],
+                &[],
+                DescriptorIndex,
+            ),
+            (
+                "next is the largest",
+                &[good(NEXT, u16::MAX)],
+                &[],
+                DescriptorIndex,
+            ),
+            (
+                "next leaves its table",
+                &[table(1)],
+                &[good(NEXT, 1)],
+                DescriptorIndex,
+            ),
+            ("backwards", &backwards, &[], ReadableAfterWritable),
+            (
+                "backwards in a table",
+                &[table(2)],
+                &backwards,
+                ReadableAfterWritable,
+            ),
+            (
+                "backwards across",
+                &[backwards[0], table(1)],
+                &[good(0, 0)],
+                ReadableAfterWritable,
+            ),
+            ("no entries", &[table(0)], &[], Indirect),
+            (
+                "odd length",
+                &[(TABLE, 24, INDIRECT, 0)],
+                &[good(0, 0)],
+                Indirect,
+            ),
+            ("too many entries", &[table(1025)], &[good(0, 0)], Indirect),
+            ("65536 entries", &[table(1 << 16)], &[good(0, 0)], Indirect),
+            ("nested", &[table(1)], &[table(1)], Indirect),
+            (
+                "chained",
+                &[(TABLE, 16, INDIRECT | NEXT, 1)],
+                &[good(0, 0)],
+                Indirect,
+            ),
+        ];
+        for (name, ring, indirect, fault) in rows {
+            assert_eq!(walk(ring, indirect, true).err(), Some(*fault), "{name}");
+        }
+        let without = walk(&[table(1)], &[good(0, 0)], false);
+        assert_eq!(without.err(), Some(Indirect));
+    }
+
+    /// A chain of this many times `length` bytes, by an indirect table.
+    fn long(count: u32, length: u32) -> Vec<Entry> {
+        (1..=count)
+            .map(|i| (0, length, if i < count { NEXT } else { 0 }, i as u16))
+            .collect()
+    }
+
+    #[test]
+    fn a_chain_may_be_as_long_as_a_used_length_can_say() {
+        let mebibytes = |count| long(count, 8 << 20);
+        assert_eq!(
+            walk(&[table(512)], &mebibytes(512), true).err(),
+            Some(GuestFault::TooLong)
+        );
+        let mut largest = mebibytes(512);
+        largest[511].1 -= 1;
+        let chain = walk(&[table(512)], &largest, true).unwrap();
+        assert_eq!(chain.readable_bytes, u64::from(u32::MAX));
+    }
+
+    #[test]
+    fn direct_and_indirect_buffers_count_together() {
+        let count = MAX_CHAIN_LENGTH as u32;
+        let chain = walk(&[table(count)], &long(count, 1), true).unwrap();
+        assert_eq!(chain.readable.len(), MAX_CHAIN_LENGTH);
+        let ring = [good(NEXT, 1), good(NEXT, 2), table(count - 2)];
+        let chain = walk(&ring, &long(count - 2, 1), true).unwrap();
+        assert_eq!(chain.readable.len(), MAX_CHAIN_LENGTH);
+        let ring = [good(NEXT, 1), good(NEXT, 2), table(count - 1)];
+        let fault = walk(&ring, &long(count - 1, 1), true).unwrap_err();
+        assert_eq!(fault, GuestFault::ChainTooLong);
     }
 }

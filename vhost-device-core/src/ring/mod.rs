@@ -122,9 +122,9 @@ impl Ring {
             in_flight: 0,
             run,
             suppressing: true,
-            // The driver may have kicked before there was anyone to listen.
             drained: true,
-            more: false,
+            // The driver may have kicked before there was anyone to listen.
+            more: true,
             polled: next_available,
             fault: None,
             notifier,

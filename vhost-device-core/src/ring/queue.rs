@@ -94,6 +94,15 @@ impl<'a> Queue<'a> {
         Self { active: None }
     }
 
+    /// Takes no more than `requests` in this batch. The worker is kicked again for the rest after whatever else waits for
+    /// the thread has had its turn.
+    pub fn at_most(mut self, requests: u16) -> Self {
+        if let Some(active) = &mut self.active {
+            active.left = requests;
+        }
+        self
+    }
+
     /// Whether the queue runs.
     pub fn is_running(&self) -> bool {
         self.active

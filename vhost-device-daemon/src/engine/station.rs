@@ -196,9 +196,7 @@ impl<D: Device> Station<D> {
             *slot = Some(watch);
         }
         if let Some(runner) = &mut self.runner {
-            runner
-                .start(start, &mut self.watches)
-                .map_err(|fault| fault.to_string())?;
+            runner.start(start).map_err(|fault| fault.to_string())?;
         }
         Ok(())
     }

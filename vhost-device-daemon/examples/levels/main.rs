@@ -1,0 +1,98 @@
+//! The test devices behind the real engine: `levels DEVICE OPTIONS`. The first three show the levels of effort of a device
+//! model; `gate` waits for its host for as long as a test wants, and `bomb` panics when asked to.
+
+#[path = "../../../vhost-device-core/tests/devices/mod.rs"]
+#[allow(dead_code, missing_docs, reason = "the core's tests use more of it")]
+mod devices;
+mod gate;
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use vhost_device_core::{Device, DeviceId};
+use vhost_device_daemon::{App, Exit, StartError, run_from};
+
+use devices::disk::Disk;
+use devices::echo::Echo;
+use devices::stream::Stream;
+use gate::{Bomb, Gate};
+
+/// An ID that no specification will use.
+const TEST: DeviceId = DeviceId(0xffff);
+
+#[derive(clap::Args)]
+struct Nothing {}
+
+#[derive(clap::Args)]
+struct Host {
+    /// The host's resource.
+    #[arg(long)]
+    host: PathBuf,
+}
+
+macro_rules! app {
+    ($app:ident, $name:literal, $args:ty, $device:ty, $open:expr) => {
+        struct $app;
+
+        impl App for $app {
+            const NAME: &'static str = concat!("levels ", $name);
+            const ABOUT: &'static str = "A device for tests";
+            const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+            const ID: DeviceId = TEST;
+            const TYPE: &'static str = $name;
+            type Args = $args;
+            type Device = $device;
+
+            fn open(args: $args, sockets: usize) -> Result<Vec<$device>, StartError> {
+                (0..sockets).map(|_| $open(&args)).collect()
+            }
+        }
+    };
+}
+
+app!(EchoApp, "echo", Nothing, Echo, |_: &Nothing| Ok(
+    Echo::default()
+));
+app!(StreamApp, "stream", Host, Stream, |args: &Host| {
+    UnixStream::connect(&args.host)
+        .and_then(Stream::new)
+        .map_err(|error| StartError::io("connect to", args.host.display(), &error))
+});
+app!(DiskApp, "disk", Host, Disk, |args: &Host| {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&args.host)
+        .map(Disk::new)
+        .map_err(|error| StartError::io("open", args.host.display(), &error))
+});
+app!(GateApp, "gate", Host, Gate, |args: &Host| {
+    Gate::open(&args.host).map_err(|error| StartError::io("open", args.host.display(), &error))
+});
+app!(BombApp, "bomb", Nothing, Bomb, |_: &Nothing| Ok(Bomb));
+
+fn main() -> ExitCode {
+    let mut argv = std::env::args_os();
+    let program = argv.next().unwrap_or_default();
+    let device = argv.next().unwrap_or_default();
+    let rest = || std::iter::once(program).chain(argv);
+    match device.to_str() {
+        Some("echo") => start::<EchoApp>(rest()),
+        Some("stream") => start::<StreamApp>(rest()),
+        Some("disk") => start::<DiskApp>(rest()),
+        Some("gate") => start::<GateApp>(rest()),
+        Some("bomb") => start::<BombApp>(rest()),
+        _ => StartError::usage("name a device: echo, stream, disk, gate or bomb").report("levels"),
+    }
+    .into()
+}
+
+fn start<A: App>(argv: impl Iterator<Item = OsString>) -> Exit
+where
+    A::Device: Device,
+{
+    run_from::<A>(argv)
+}

@@ -1,0 +1,157 @@
+//! A host that does not answer, and a device model that panics.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use vhost_device_testkit::failure::Result;
+use vhost_device_testkit::framing::{Framing, UNTOUCHED};
+use vhost_device_testkit::process::{Daemon, Launch};
+use vhost_device_testkit::session::{Options, Pending, Request, Session};
+use vhost_device_testkit::{ensure, sys};
+
+use crate::levels;
+
+const DONE: u8 = 0xd0;
+
+/// The engine gives a stuck thread up after half a second; the rest is room for a busy machine.
+const GIVEN_UP: Duration = Duration::from_secs(2);
+
+fn request(queue: usize, trigger: bool) -> Request {
+    Request {
+        queue,
+        readable: vec![u8::from(trigger)],
+        writable: 1,
+    }
+}
+
+/// A daemon whose host is a pipe that nobody writes to, and the pipe.
+fn gate() -> Result<(Daemon, File)> {
+    let launch = Launch::new(levels())?;
+    let path = launch.dir().join("pipe");
+    let pipe = sys::fifo(&path)?;
+    let daemon = launch
+        .arguments([Path::new("gate"), Path::new("--host"), &path])
+        .start()?;
+    Ok((daemon, pipe))
+}
+
+fn submit(session: &mut Session, queue: usize, trigger: bool) -> Result<Pending> {
+    session.submit(&request(queue, trigger), &Framing::whole())
+}
+
+fn answered(session: &mut Session, queue: usize) -> Result<()> {
+    let pending = submit(session, queue, false)?;
+    let answer = session.finish(queue, &pending)?;
+    ensure!(answer.written() == [DONE], "answered {:?}", answer.bytes);
+    Ok(())
+}
+
+fn within<T>(limit: Duration, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let start = Instant::now();
+    let result = work()?;
+    let took = start.elapsed();
+    ensure!(took < limit, "took {took:?} instead of less than {limit:?}");
+    Ok(result)
+}
+
+fn finish(mut daemon: Daemon) -> Result<()> {
+    daemon.terminate()?.clean()?;
+    daemon.trust();
+    Ok(())
+}
+
+#[test]
+fn a_queue_whose_host_is_stuck_stops_in_time_and_its_thread_changes_nothing_afterwards()
+-> Result<()> {
+    let (daemon, mut pipe) = gate()?;
+    let mut session = Session::open(daemon.socket(), &Options::usual(2))?;
+    answered(&mut session, 0)?;
+    let stuck = submit(&mut session, 0, true)?;
+    std::thread::sleep(Duration::from_millis(50));
+    within(GIVEN_UP, || answered(&mut session, 1))?;
+
+    let base = within(GIVEN_UP, || session.stop_ring(0))?;
+    ensure!(
+        base == 1,
+        "resumes at {base}, behind the request that was answered"
+    );
+    within(GIVEN_UP, || answered(&mut session, 1))?;
+
+    // The thread that was given up now gets its answer from the host.
+    pipe.write_all(&[1])?;
+    std::thread::sleep(Duration::from_millis(200));
+    ensure!(
+        session.rings[0].used_index() == 1,
+        "a stopped queue completed a request"
+    );
+    let answer = stuck.placed.answer(&session.memory, 1)?;
+    ensure!(
+        answer.bytes == [UNTOUCHED],
+        "a stopped queue wrote {:02x?} to guest memory",
+        answer.bytes
+    );
+
+    // Started again where it stopped, the queue serves the same request anew.
+    session.start_ring_at(0, base)?;
+    session.enable(0, true)?;
+    pipe.write_all(&[1])?;
+    let answer = session.finish(0, &stuck)?;
+    ensure!(answer.written() == [DONE], "answered {:?}", answer.bytes);
+    answered(&mut session, 0)?;
+    answered(&mut session, 1)?;
+    drop(session);
+    finish(daemon)
+}
+
+#[test]
+fn a_frontend_that_leaves_a_stuck_host_behind_does_not_keep_the_next_one_waiting() -> Result<()> {
+    let (daemon, pipe) = gate()?;
+    let threads = daemon.stats()?.threads;
+    for _ in 0..3 {
+        let mut session = Session::open(daemon.socket(), &Options::usual(2))?;
+        submit(&mut session, 0, true)?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    within(GIVEN_UP, || {
+        let mut session = Session::open(daemon.socket(), &Options::usual(2))?;
+        answered(&mut session, 0)
+    })?;
+    // When the host answers at last, the threads that waited for it are gone.
+    (&pipe).write_all(&[1; 3])?;
+    let gone = sys::wait_for(Duration::from_secs(5), || {
+        let now = daemon.stats().ok()?.threads;
+        (now <= threads).then_some(())
+    });
+    ensure!(gone.is_some(), "threads that were given up never ended");
+    finish(daemon)
+}
+
+#[test]
+fn a_stuck_host_does_not_keep_the_process_from_ending() -> Result<()> {
+    let (daemon, _pipe) = gate()?;
+    let mut session = Session::open(daemon.socket(), &Options::usual(2))?;
+    submit(&mut session, 0, true)?;
+    std::thread::sleep(Duration::from_millis(50));
+    within(GIVEN_UP, || finish(daemon))
+}
+
+#[test]
+fn a_device_model_that_panics_ends_its_connection_and_nothing_else() -> Result<()> {
+    let daemon = Launch::new(levels())?.arguments(["bomb"]).start()?;
+    for _ in 0..3 {
+        let mut session = Session::open(daemon.socket(), &Options::usual(1))?;
+        answered(&mut session, 0)?;
+        submit(&mut session, 0, true)?;
+        session.control.wait_closed(GIVEN_UP)?;
+    }
+    ensure!(
+        daemon.log().contains("panicked"),
+        "the log does not tell of the panic"
+    );
+    let mut session = Session::open(daemon.socket(), &Options::usual(1))?;
+    answered(&mut session, 0)?;
+    drop(session);
+    finish(daemon)
+}
