@@ -37,7 +37,7 @@ pub fn config_anywhere(subject: &dyn Subject) -> Result<Outcome> {
     Ok(Outcome::Pass)
 }
 
-/// Every offset and length around the structure; sampled steps and all edges up to the end of the space.
+/// Every offset with every length around the structure; each offset and each length of the space once; all edges.
 fn reads(len: u32) -> Vec<(u32, u32)> {
     let near = len + 17;
     let mut all: Vec<(u32, u32)> = (0..near)
@@ -54,8 +54,9 @@ fn reads(len: u32) -> Vec<(u32, u32)> {
             .iter()
             .flat_map(|offset| lengths.map(|len| (*offset, len))),
     );
+    all.extend((0..SPACE).map(|offset| (offset, 1)));
+    all.extend((1..=SPACE).map(|len| (0, len)));
     all.extend((0..SPACE).step_by(61).map(|offset| (offset, 4)));
-    all.extend((1..=SPACE).step_by(37).map(|len| (0, len)));
     all.retain(|(offset, len)| offset + len <= SPACE);
     all
 }

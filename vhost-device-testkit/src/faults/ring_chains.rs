@@ -89,6 +89,7 @@ pub fn impossible_buffer(subject: &dyn Subject) -> Result<Outcome> {
             }
         }
     }
+    empty_among_good(&stand, &mut session).at("buffers of length 0 between good ones")?;
     let grown = stand
         .daemon
         .stats()?
@@ -101,6 +102,22 @@ pub fn impossible_buffer(subject: &dyn Subject) -> Result<Outcome> {
     drop(session);
     stand.close()?;
     Ok(Outcome::Pass)
+}
+
+/// A buffer of length 0 holds nothing: the request is served or fails, and the ring goes on.
+fn empty_among_good(stand: &Stand<'_>, session: &mut Session) -> Result<()> {
+    let queue = stand.subject.probe().queue;
+    let address = session.memory.take(8, 8);
+    let mut chain = vec![Descriptor::readable(address, 0)];
+    chain.extend(placed_probe(stand, session).chain);
+    chain.push(Descriptor::writable(address, 0));
+    let head = session.rings[queue].add(&chain)?;
+    session.rings[queue].submit()?;
+    stand.stimulate(1)?;
+    let used = session.rings[queue].wait(REQUEST_TIMEOUT)?;
+    ensure!(used.id == u32::from(head), "another chain was used");
+    stand.probe(session)?;
+    Ok(())
 }
 
 fn tables(session: &Session) -> Vec<Table> {

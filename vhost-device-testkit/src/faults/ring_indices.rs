@@ -18,20 +18,24 @@ pub fn lost_index(subject: &dyn Subject) -> Result<Outcome> {
     let stand = Stand::start(subject)?;
     let mut session = stand.session()?;
     let size = session.rings[0].size();
+    let own = subject.probe().queue;
     for jump in [size + 1, 2 * size, 0x8000, 0xffff, 0xfffb] {
-        index_jumps(&stand, &mut session, jump)
+        index_jumps(&stand, &mut session, own, jump)
             .at(format!("available index jumps by {jump:#x}"))?;
     }
     for head in [size, size + 7, 0x7fff, 0xffff] {
-        head_is(&stand, &mut session, head).at(format!("head index {head:#x}"))?;
+        head_is(&stand, &mut session, own, head).at(format!("head index {head:#x}"))?;
+    }
+    for other in (0..subject.queues()).filter(|queue| *queue != own) {
+        index_jumps(&stand, &mut session, other, size + 1).at(format!("queue {other}, index"))?;
+        head_is(&stand, &mut session, other, size).at(format!("queue {other}, head"))?;
     }
     drop(session);
     stand.close()?;
     Ok(Outcome::Pass)
 }
 
-fn index_jumps(stand: &Stand<'_>, session: &mut Session, jump: u16) -> Result<()> {
-    let queue = stand.subject.probe().queue;
+fn index_jumps(stand: &Stand<'_>, session: &mut Session, queue: usize, jump: u16) -> Result<()> {
     stand.probe(session)?;
     let ring = &session.rings[queue];
     let used = ring.used_index();
@@ -49,8 +53,7 @@ fn index_jumps(stand: &Stand<'_>, session: &mut Session, jump: u16) -> Result<()
     recovers(stand, session, queue, Fate::Stopped)
 }
 
-fn head_is(stand: &Stand<'_>, session: &mut Session, head: u16) -> Result<()> {
-    let queue = stand.subject.probe().queue;
+fn head_is(stand: &Stand<'_>, session: &mut Session, queue: usize, head: u16) -> Result<()> {
     stand.probe(session)?;
     let ring = &mut session.rings[queue];
     let used = ring.used_index();
