@@ -11,6 +11,7 @@ mod bench;
 mod cache;
 mod demo;
 mod guest;
+mod new_device;
 mod packages;
 mod process;
 mod progress;
@@ -35,6 +36,7 @@ enum Verb {
     Bench(bench::Args),
     Demo(demo::Args),
     Guest(guest::Args),
+    NewDevice(new_device::Args),
     Test(test::Args),
 }
 
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Guest(args) => guest::run(&args),
+        Verb::NewDevice(args) => new_device::run(&args),
         Verb::Test(args) => test::run(&args),
     };
     result.unwrap_or_else(|error| {
