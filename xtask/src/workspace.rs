@@ -89,9 +89,7 @@ impl Workspace {
         prepare_build()?;
         let progress = Progress::start_if_long(format!("building {}", names.join(" ")));
         let mut command = cargo(BUILD_LIMIT);
-        command
-            .current_dir(&self.root)
-            .args(["build", "--bins"]);
+        command.current_dir(&self.root).args(["build", "--bins"]);
         for name in names {
             command.args(["--package", name]);
         }
