@@ -177,6 +177,14 @@ impl<'a> Queue<'a> {
         }
     }
 
+    /// Has the worker kicked again by itself, after other queues and events had their turn: for a worker that stops
+    /// before the ring is empty.
+    pub fn defer(&mut self) {
+        if let Some(active) = &mut self.active {
+            active.ring.more = true;
+        }
+    }
+
     /// Makes the completions so far visible to the driver and signals it if it asked for that. Dropping the queue does it
     /// too; a device calls this only to answer early in a long batch.
     pub fn flush(&mut self) {
