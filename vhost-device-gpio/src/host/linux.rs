@@ -1,0 +1,435 @@
+//! A chip of the host, through the kernel's character device and libgpiod.
+//!
+//! Each active line is a request of its own: it is configured and let go by itself, and its edges arrive on its own
+//! descriptor, which the worker's reactor watches under the line's number.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use libgpiod::chip;
+use libgpiod::line::{self, EdgeKind, Offset, Settings, Value};
+use libgpiod::request::{self, Buffer, Request};
+use vhost_device_core::{Interest, Reactor, Ready, Token};
+
+use super::{Chip, error};
+use crate::config::{ChipId, HostSpec, MAX_LINES};
+use crate::device::OpenError;
+use crate::line::{Direction, Edge, Edges, Line};
+
+/// What the host's tools show as the user of a line.
+const CONSUMER: &str = "vhost-device-gpio";
+
+/// Edges read at a time: the kernel keeps 16 for one line.
+const EVENTS: usize = 16;
+
+/// A chip of the host, opened once for the life of the process, and the lines that guests get.
+#[derive(Debug)]
+pub struct HostChip {
+    shared: Arc<Shared>,
+    names: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    chip: Mutex<chip::Chip>,
+    /// The chip's number of each of our lines.
+    offsets: Vec<Offset>,
+}
+
+impl HostChip {
+    /// Finds and opens a chip, and looks at its lines.
+    ///
+    /// # Errors
+    /// If there is no such chip, it may not be used, or it does not have the lines.
+    pub fn open(spec: &HostSpec) -> Result<Self, OpenError> {
+        let path = find(&spec.chip)?;
+        let fail = |error| OpenError::io("open", &spec.chip, &io_error(error));
+        let chip = chip::Chip::open(&path).map_err(fail)?;
+        let count = chip.info().map_err(fail)?.num_lines();
+        let offsets = choose(spec, count)?;
+        let name = |offset: &Offset| {
+            let info = chip.line_info(*offset)?;
+            // A line without a name has none to tell, nor has one whose name is not text.
+            Ok(info.name().unwrap_or_default().to_owned())
+        };
+        let names = offsets
+            .iter()
+            .map(name)
+            .collect::<Result<_, _>>()
+            .map_err(fail)?;
+        let shared = Shared {
+            chip: Mutex::new(chip),
+            offsets,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            names,
+        })
+    }
+
+    /// The names of the guest's lines.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The chip for one connection.
+    ///
+    /// # Errors
+    /// If memory runs out.
+    pub fn chip(&self) -> io::Result<LinuxChip> {
+        let requests = self.shared.offsets.iter().map(|_| None).collect();
+        Ok(LinuxChip {
+            shared: Arc::clone(&self.shared),
+            requests,
+            buffer: Buffer::new(EVENTS).map_err(io_error)?,
+        })
+    }
+}
+
+fn find(id: &ChipId) -> Result<PathBuf, OpenError> {
+    match id {
+        ChipId::Number(number) => Ok(format!("/dev/gpiochip{number}").into()),
+        ChipId::Path(path) => Ok(path.clone()),
+        ChipId::Name(name) => {
+            let node = Path::new("/dev").join(name);
+            if libgpiod::is_gpiochip_device(&node) {
+                Ok(node)
+            } else {
+                with_label(name)
+            }
+        }
+    }
+}
+
+fn with_label(label: &str) -> Result<PathBuf, OpenError> {
+    let name = ChipId::Name(label.into());
+    let entries = fs::read_dir("/dev").map_err(|error| OpenError::io("read", "/dev", &error))?;
+    let mut found = None;
+    let mut failure = error(libc::ENOENT);
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let is_link = path.is_symlink();
+        if is_link || !libgpiod::is_gpiochip_device(&path) {
+            continue;
+        }
+        match label_of(&path) {
+            Ok(its) if its != label => {}
+            Ok(_) if found.is_some() => return Err(OpenError::Ambiguous(label.into())),
+            Ok(_) => found = Some(path),
+            // It may be the one that is looked for.
+            Err(error) => failure = error,
+        }
+    }
+    found.ok_or_else(|| OpenError::io("find a chip called", name, &failure))
+}
+
+fn label_of(path: &Path) -> io::Result<String> {
+    let info = chip::Chip::open(&path)
+        .and_then(|chip| chip.info())
+        .map_err(io_error)?;
+    Ok(info.label().unwrap_or_default().to_owned())
+}
+
+fn choose(spec: &HostSpec, count: usize) -> Result<Vec<Offset>, OpenError> {
+    let Some(lines) = &spec.lines else {
+        return match u16::try_from(count) {
+            Ok(count @ 1..=MAX_LINES) => Ok((0..count.into()).collect()),
+            _ => Err(OpenError::TooManyLines {
+                chip: spec.chip.to_string(),
+                count,
+            }),
+        };
+    };
+    match lines.iter().find(|line| usize::from(**line) >= count) {
+        Some(line) => Err(OpenError::NoSuchLine {
+            chip: spec.chip.to_string(),
+            line: *line,
+            count,
+        }),
+        None => Ok(lines.iter().map(|line| Offset::from(*line)).collect()),
+    }
+}
+
+fn io_error(error: libgpiod::Error) -> io::Error {
+    match error {
+        libgpiod::Error::OperationFailed(_, number) => io::Error::from_raw_os_error(number.0),
+        other => io::Error::other(other),
+    }
+}
+
+/// A connection's use of a chip.
+#[derive(Debug)]
+pub struct LinuxChip {
+    shared: Arc<Shared>,
+    requests: Vec<Option<Active>>,
+    buffer: Buffer,
+}
+
+/// A line that is held.
+#[derive(Debug)]
+struct Active {
+    request: Request,
+    offset: Offset,
+    active_low: bool,
+    watched: bool,
+}
+
+/// How a line is to be.
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    AsIs,
+    Input(Edges),
+    Output(bool),
+}
+
+impl Role {
+    fn settings(self, active_low: bool) -> libgpiod::Result<Settings> {
+        let mut settings = Settings::new()?;
+        settings.set_active_low(active_low);
+        match self {
+            Self::AsIs => settings.set_direction(line::Direction::AsIs)?,
+            Self::Input(edges) => settings
+                .set_direction(line::Direction::Input)?
+                .set_edge_detection(edge(edges))?,
+            Self::Output(value) => settings
+                .set_direction(line::Direction::Output)?
+                .set_output_value(level(value))?,
+        };
+        Ok(settings)
+    }
+
+    fn config(self, offset: Offset, active_low: bool) -> libgpiod::Result<line::Config> {
+        let mut config = line::Config::new()?;
+        config.add_line_settings(&[offset], self.settings(active_low)?)?;
+        Ok(config)
+    }
+}
+
+fn edge(edges: Edges) -> Option<line::Edge> {
+    match (edges.rising, edges.falling) {
+        (false, false) => None,
+        (true, false) => Some(line::Edge::Rising),
+        (false, true) => Some(line::Edge::Falling),
+        (true, true) => Some(line::Edge::Both),
+    }
+}
+
+fn level(value: bool) -> Value {
+    if value {
+        Value::Active
+    } else {
+        Value::InActive
+    }
+}
+
+impl Shared {
+    fn offset(&self, line: Line) -> io::Result<Offset> {
+        let offset = self.offsets.get(line.position());
+        offset.copied().ok_or_else(|| error(libc::EINVAL))
+    }
+
+    fn info(&self, offset: Offset) -> io::Result<line::Info> {
+        let chip = self.chip.lock().unwrap_or_else(PoisonError::into_inner);
+        chip.line_info(offset).map_err(io_error)
+    }
+
+    /// Takes hold of a line. A line that the host has as active low stays so: the guest's values are those that the
+    /// host's tools show.
+    fn request(&self, line: Line, role: Role) -> io::Result<Active> {
+        let offset = self.offset(line)?;
+        let active_low = self.info(offset)?.is_active_low();
+        self.try_request(offset, active_low, role)
+            .map(|request| Active {
+                request,
+                offset,
+                active_low,
+                watched: false,
+            })
+            .map_err(io_error)
+    }
+
+    fn try_request(
+        &self,
+        offset: Offset,
+        active_low: bool,
+        role: Role,
+    ) -> libgpiod::Result<Request> {
+        let config = role.config(offset, active_low)?;
+        let mut request = request::Config::new()?;
+        request.set_consumer(CONSUMER)?;
+        let chip = self.chip.lock().unwrap_or_else(PoisonError::into_inner);
+        chip.request_lines(Some(&request), &config)
+    }
+}
+
+impl Active {
+    fn configure(&mut self, role: Role) -> io::Result<()> {
+        let config = role
+            .config(self.offset, self.active_low)
+            .map_err(io_error)?;
+        self.request
+            .reconfigure_lines(&config)
+            .map(drop)
+            .map_err(io_error)
+    }
+
+    fn value(&self) -> io::Result<bool> {
+        let value = self.request.value(self.offset).map_err(io_error)?;
+        Ok(value == Value::Active)
+    }
+
+    /// Whether an edge waits. Reading would wait for one.
+    fn has_events(&self) -> io::Result<bool> {
+        self.request
+            .wait_edge_events(Some(Duration::ZERO))
+            .map_err(io_error)
+    }
+
+    fn watch(&mut self, token: Token, reactor: &mut dyn Reactor) -> io::Result<()> {
+        if self.watched {
+            return Ok(());
+        }
+        // SAFETY: the request owns the descriptor and outlives this call. The reactor keeps no copy; it is told before
+        // the request goes.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(self.request.as_raw_fd()) };
+        reactor.watch(descriptor, Interest::READABLE, token)?;
+        self.watched = true;
+        Ok(())
+    }
+
+    fn unwatch(&mut self, token: Token, reactor: &mut dyn Reactor) {
+        if std::mem::take(&mut self.watched) {
+            reactor.unwatch(token);
+        }
+    }
+}
+
+fn token(line: Line) -> Token {
+    Token(line.0.into())
+}
+
+impl LinuxChip {
+    fn slot(&mut self, line: Line) -> io::Result<&mut Option<Active>> {
+        self.requests
+            .get_mut(line.position())
+            .ok_or_else(|| error(libc::EINVAL))
+    }
+
+    /// Gives a line its role, taking hold of it if need be.
+    fn assume(&mut self, line: Line, role: Role) -> io::Result<&mut Active> {
+        let shared = Arc::clone(&self.shared);
+        let slot = self.slot(line)?;
+        match slot {
+            Some(active) => active.configure(role)?,
+            None => *slot = Some(shared.request(line, role)?),
+        }
+        slot.as_mut().ok_or_else(|| error(libc::EINVAL))
+    }
+
+    /// Throws away edges from before the detection was last switched off.
+    fn forget_events(&mut self, line: Line) -> io::Result<()> {
+        let Some(Some(active)) = self.requests.get(line.position()) else {
+            return Ok(());
+        };
+        if active.has_events()? {
+            self.buffer
+                .read_edge_events(&active.request)
+                .map_err(io_error)?;
+        }
+        Ok(())
+    }
+}
+
+impl Chip for LinuxChip {
+    fn direction(&mut self, line: Line) -> io::Result<Direction> {
+        let info = self.shared.info(self.shared.offset(line)?)?;
+        match info.direction().map_err(io_error)? {
+            line::Direction::Output => Ok(Direction::Out),
+            line::Direction::Input | line::Direction::AsIs => Ok(Direction::In),
+        }
+    }
+
+    fn set_input(&mut self, line: Line) -> io::Result<()> {
+        self.assume(line, Role::Input(Edges::NONE)).map(drop)
+    }
+
+    fn set_output(&mut self, line: Line, value: bool) -> io::Result<()> {
+        self.assume(line, Role::Output(value)).map(drop)
+    }
+
+    fn release(&mut self, line: Line, reactor: &mut dyn Reactor) {
+        if let Ok(slot) = self.slot(line)
+            && let Some(mut active) = slot.take()
+        {
+            active.unwatch(token(line), reactor);
+        }
+    }
+
+    fn value(&mut self, line: Line) -> io::Result<bool> {
+        match self.requests.get(line.position()) {
+            Some(Some(active)) => active.value(),
+            _ => self.shared.request(line, Role::AsIs)?.value(),
+        }
+    }
+
+    fn set_value(&mut self, line: Line, value: bool) -> io::Result<()> {
+        match self.slot(line)? {
+            Some(active) => active
+                .request
+                .set_value(active.offset, level(value))
+                .map(drop)
+                .map_err(io_error),
+            None => Err(error(libc::EPERM)),
+        }
+    }
+
+    fn detect(&mut self, line: Line, edges: Edges, reactor: &mut dyn Reactor) -> io::Result<()> {
+        if edges.is_empty() {
+            if let Some(active) = self.slot(line)? {
+                active.unwatch(token(line), reactor);
+                active.configure(Role::Input(Edges::NONE))?;
+            }
+            return Ok(());
+        }
+        self.forget_events(line)?;
+        self.assume(line, Role::Input(edges))?
+            .watch(token(line), reactor)
+    }
+
+    fn events(
+        &mut self,
+        token: Token,
+        ready: Ready,
+        reactor: &mut dyn Reactor,
+        seen: &mut dyn FnMut(Line, Edge),
+    ) {
+        let Ok(number) = u16::try_from(token.0) else {
+            return;
+        };
+        let line = Line(number);
+        let Some(Some(active)) = self.requests.get_mut(line.position()) else {
+            return;
+        };
+        if ready.hangup || ready.error {
+            log::warn!("line {line}: the chip is gone; the line interrupts no more");
+            return active.unwatch(token, reactor);
+        }
+        // The line may have been configured anew since the reactor saw an edge.
+        if !active.has_events().unwrap_or(false) {
+            return;
+        }
+        let Ok(events) = self.buffer.read_edge_events(&active.request) else {
+            return;
+        };
+        for event in events.flatten() {
+            match event.event_type() {
+                Ok(EdgeKind::Rising) => seen(line, Edge::Rising),
+                Ok(EdgeKind::Falling) => seen(line, Edge::Falling),
+                Err(_) => {}
+            }
+        }
+    }
+}
