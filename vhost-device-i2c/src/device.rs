@@ -130,12 +130,11 @@ impl Worker for I2cWorker {
     }
 
     fn event(&mut self, _: Token, _: Ready, io: &mut Io<'_>) {
+        static LIMITER: Limiter = Limiter::new();
         self.waiting = false;
-        if !self.held.is_empty() {
-            static LIMITER: Limiter = Limiter::new();
-            limit::warn(&LIMITER, format_args!("a group without an end was refused"));
-            self.abandon(&mut io.queue(REQUESTS));
-        }
+        limit::warn(&LIMITER, format_args!("a group without an end was refused"));
+        self.abandon(&mut io.queue(REQUESTS));
+        self.group.reset();
     }
 
     /// A group that is half there stays in the ring: whoever serves it next finds it whole.
@@ -163,18 +162,14 @@ fn lock(buses: &Mutex<HostBuses>) -> Option<MutexGuard<'_, HostBuses>> {
 impl I2cWorker {
     /// Serves one request. False if there is none.
     fn step(&mut self, queue: &mut Queue<'_>, buses: Option<&mut HostBuses>) -> bool {
-        if !self.held.is_empty() || self.group.is_failing() {
+        if self.is_in_group() {
             return self.step_in_group(queue, buses);
         }
         let Some(mut request) = queue.next() else {
             return false;
         };
         match self.receive(&mut request) {
-            Step::Hold => {
-                self.held.push(request.detach());
-                // the clock starts anew for each group
-                self.waiting = false;
-            }
+            Step::Hold => self.held.push(request.detach()),
             Step::Run => {
                 let status = self.transfer(buses).status(0);
                 finish(request, self.group.answer(0), status);
@@ -182,7 +177,14 @@ impl I2cWorker {
             }
             Step::Fail => finish(request, &[], Status::Error),
         }
+        // the clock starts anew for each group
+        self.waiting &= !self.is_in_group();
         true
+    }
+
+    /// Whether the next request belongs to the ones before it.
+    fn is_in_group(&self) -> bool {
+        !self.held.is_empty() || self.group.is_failing()
     }
 
     /// Serves one request of a group that has begun. A chain that cannot be read ends its group there: nobody knows what its
@@ -287,7 +289,7 @@ impl I2cWorker {
 
     /// Sees to it that a group does not stay without its end for ever.
     fn watch_the_clock(&mut self) {
-        let wanted = !self.held.is_empty();
+        let wanted = self.is_in_group();
         if wanted && !self.waiting {
             self.timer.arm(GROUP_PATIENCE);
         } else if !wanted && self.waiting {
