@@ -1,6 +1,7 @@
 //! The other side of the crate, for its tests: guest memory, a driver, an event loop.
 
 pub mod driver;
+pub mod framing;
 pub mod guest;
 pub mod reactor;
 pub mod rig;
