@@ -1,5 +1,6 @@
 //! Requests of an I2C driver, and what comes back for them.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use vhost_device_testkit::framing::{Answer, Framing};
 use vhost_device_testkit::process::{Daemon, Launch};
