@@ -38,26 +38,33 @@ pub const KNOWN_LIMITS: &[(&str, &str)] = &[];
 /// # Panics
 /// When the case fails, or when a known limit no longer is one.
 pub fn check(subject: &dyn Subject, case: &Case, directory: &str) {
-    let result = played(subject, case);
     let limit = KNOWN_LIMITS.iter().find(|(id, _)| *id == case.id);
-    let (outcome, reason) = match (&result, limit) {
-        (Ok(Outcome::NotApplicable(reason)), _) => ("not-applicable", *reason),
-        (Ok(Outcome::Pass), None) => ("pass", ""),
-        (Ok(Outcome::Pass), Some(_)) => {
-            panic!(
-                "{} passes: it is no longer a known limit, remove it",
-                case.id
-            )
+    match verdict(played(subject, case), limit.map(|(_, reason)| *reason)) {
+        Ok((outcome, reason)) => {
+            let line = record(case, outcome, reason);
+            note(subject.name(), &line, Path::new(directory));
         }
-        (Err(failure), Some((_, reason))) => {
-            eprintln!("known limit {}: {failure}", case.id);
-            ("known-limit", *reason)
+        Err(failure) => panic!("{} ({}): {failure}", case.id, case.title),
+    }
+}
+
+/// The word for a case's outcome, and the reason for it. A known limit turns a case around: it must fail.
+fn verdict(
+    result: Result<Outcome>,
+    limit: Option<&'static str>,
+) -> Result<(&'static str, &'static str)> {
+    match (result, limit) {
+        (Ok(Outcome::NotApplicable(reason)), _) => Ok(("not-applicable", reason)),
+        (Ok(Outcome::Pass), None) => Ok(("pass", "")),
+        (Ok(Outcome::Pass), Some(_)) => Err(Failure::new(
+            "passes, so it is no longer a known limit: remove it from the list",
+        )),
+        (Err(failure), Some(reason)) => {
+            eprintln!("known limit: {failure}");
+            Ok(("known-limit", reason))
         }
-        (Err(failure), None) => {
-            panic!("{} ({}): {failure}", case.id, case.title)
-        }
-    };
-    note(subject.name(), case, outcome, reason, Path::new(directory));
+        (Err(failure), None) => Err(failure),
+    }
 }
 
 fn played(subject: &dyn Subject, case: &Case) -> Result<Outcome> {
@@ -71,14 +78,17 @@ fn played(subject: &dyn Subject, case: &Case) -> Result<Outcome> {
     })
 }
 
-fn note(device: &str, case: &Case, outcome: &str, reason: &str, directory: &Path) {
-    let line = format!(
+fn record(case: &Case, outcome: &str, reason: &str) -> String {
+    format!(
         "{{\"case\":{},\"title\":{},\"outcome\":{},\"reason\":{}}}\n",
         quote(case.id),
         quote(case.title),
         quote(outcome),
         quote(reason)
-    );
+    )
+}
+
+fn note(device: &str, line: &str, directory: &Path) {
     let path = directory.join(format!("conformance-{device}.jsonl"));
     // One write to a file opened for appending: lines of parallel tests do not mix.
     OpenOptions::new()
@@ -130,4 +140,49 @@ macro_rules! __conformance_table {
             )+
         ];
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::{Value, parse};
+
+    fn failure() -> Result<Outcome> {
+        Err(Failure::new("broken"))
+    }
+
+    #[test]
+    fn a_known_limit_must_still_fail() {
+        assert_eq!(verdict(Ok(Outcome::Pass), None).unwrap(), ("pass", ""));
+        assert!(verdict(failure(), None).is_err());
+        assert_eq!(
+            verdict(failure(), Some("why")).unwrap(),
+            ("known-limit", "why")
+        );
+        assert!(verdict(Ok(Outcome::Pass), Some("why")).is_err());
+        let not_there = verdict(Ok(Outcome::NotApplicable("no such thing")), None);
+        assert_eq!(not_there.unwrap(), ("not-applicable", "no such thing"));
+    }
+
+    #[test]
+    fn records_are_one_json_object_a_line_appended_to_the_devices_file() {
+        let dir = crate::process::TempDir::new().unwrap();
+        let case = Case {
+            id: "C7",
+            title: "a \"quoted\" title",
+            run: |_| Ok(Outcome::Pass),
+        };
+        for reason in ["first", "second"] {
+            note("rng", &record(&case, "pass", reason), dir.path());
+        }
+        let path = dir.path().join("conformance-rng.jsonl");
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| parse(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        let member = |line: usize, name| lines[line].member(name).cloned();
+        assert_eq!(member(0, "case"), Some(Value::Text("C7".into())));
+        assert_eq!(member(0, "title"), Some(Value::Text(case.title.into())));
+        assert_eq!(member(1, "outcome"), Some(Value::Text("pass".into())));
+        assert_eq!(member(1, "reason"), Some(Value::Text("second".into())));
+    }
 }

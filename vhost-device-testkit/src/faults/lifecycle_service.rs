@@ -1,7 +1,9 @@
 //! What a daemon promises while it serves: L14 to L21.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use crate::faults::effort::Effort;
 use crate::faults::host_faults::Frontend;
 use crate::framing::{Framing, Split};
 use crate::memory::PAGE;
-use crate::message::{feature, protocol};
+use crate::message::{feature, protocol, request};
 use crate::ring::{Descriptor, WRITE};
 use crate::session::{Options, REQUEST_TIMEOUT, Session};
 use crate::stand::{Stand, launch};
@@ -240,6 +242,7 @@ pub fn feature_subsets(subject: &dyn Subject) -> Result<Outcome> {
         };
         served_with(&stand, &options).at(format!("without protocol features {off:#x}"))?;
     }
+    with_device_requests(&stand).at("with requests of the device to the frontend")?;
     stand.close()?;
     Ok(Outcome::Pass)
 }
@@ -260,6 +263,25 @@ fn served_with(stand: &Stand<'_>, options: &Options) -> Result<()> {
             stand.exchange(&mut session, &stand.subject.probe(), &framing)?;
         }
     }
+    Ok(())
+}
+
+/// A device that may send requests to the frontend gets a socket for them, and serves as before.
+fn with_device_requests(stand: &Stand<'_>) -> Result<()> {
+    if stand.negotiated()?.protocol_features()? & protocol::BACKEND_REQ == 0 {
+        return Ok(());
+    }
+    let usual = stand.options();
+    let options = Options {
+        protocol: usual.protocol | protocol::BACKEND_REQ,
+        ..usual
+    };
+    let mut session = stand.session_with(&options)?;
+    let (_ours, theirs) = UnixStream::pair()?;
+    session
+        .control
+        .tell(request::SET_BACKEND_REQ_FD, &[], &[theirs.as_raw_fd()])?;
+    stand.probe(&mut session)?;
     Ok(())
 }
 
