@@ -1,4 +1,4 @@
-//! The test devices behind the real engine: `levels DEVICE OPTIONS`. The first three show the levels of effort of a device
+//! The test devices behind the real engine: `levels [DEVICE] OPTIONS`. The first three show the levels of effort of a device
 //! model; `gate` waits for its host for as long as a test wants, and `bomb` panics when asked to.
 
 #[path = "../../../vhost-device-core/tests/devices/mod.rs"]
@@ -12,8 +12,8 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use vhost_device_core::{Device, DeviceId};
-use vhost_device_daemon::{App, Exit, StartError, run_from};
+use vhost_device_core::DeviceId;
+use vhost_device_daemon::{App, StartError, run_from};
 
 use devices::disk::Disk;
 use devices::echo::Echo;
@@ -42,7 +42,7 @@ macro_rules! app {
             const ABOUT: &'static str = "A device for tests";
             const VERSION: &'static str = env!("CARGO_PKG_VERSION");
             const ID: DeviceId = TEST;
-            const TYPE: &'static str = $name;
+            const TYPE: &'static str = "levels";
             type Args = $args;
             type Device = $device;
 
@@ -75,24 +75,19 @@ app!(GateApp, "gate", Host, Gate, |args: &Host| {
 app!(BombApp, "bomb", Nothing, Bomb, |_: &Nothing| Ok(Bomb));
 
 fn main() -> ExitCode {
-    let mut argv = std::env::args_os();
-    let program = argv.next().unwrap_or_default();
-    let device = argv.next().unwrap_or_default();
-    let rest = || std::iter::once(program).chain(argv);
+    let mut argv: Vec<OsString> = std::env::args_os().collect();
+    let named = argv
+        .get(1)
+        .and_then(|first| first.to_str())
+        .is_some_and(|first| !first.starts_with('-'));
+    let device = if named { argv.remove(1) } else { "echo".into() };
     match device.to_str() {
-        Some("echo") => start::<EchoApp>(rest()),
-        Some("stream") => start::<StreamApp>(rest()),
-        Some("disk") => start::<DiskApp>(rest()),
-        Some("gate") => start::<GateApp>(rest()),
-        Some("bomb") => start::<BombApp>(rest()),
-        _ => StartError::usage("name a device: echo, stream, disk, gate or bomb").report("levels"),
+        Some("echo") => run_from::<EchoApp>(argv),
+        Some("stream") => run_from::<StreamApp>(argv),
+        Some("disk") => run_from::<DiskApp>(argv),
+        Some("gate") => run_from::<GateApp>(argv),
+        Some("bomb") => run_from::<BombApp>(argv),
+        _ => StartError::usage("the device is echo, stream, disk, gate or bomb").report("levels"),
     }
     .into()
-}
-
-fn start<A: App>(argv: impl Iterator<Item = OsString>) -> Exit
-where
-    A::Device: Device,
-{
-    run_from::<A>(argv)
 }

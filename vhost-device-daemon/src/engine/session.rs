@@ -173,6 +173,10 @@ fn control<D: Device>(stream: UnixStream, handler: Handler<D>) {
     let mut requests = BackendReqHandler::from_stream(own, handler);
     loop {
         let peeked = message::peek(&stream);
+        if !peeked.is_acceptable() {
+            log::warn!("closing the connection: {peeked}: too many descriptors");
+            break;
+        }
         let Err(error) = requests.handle_request() else {
             continue;
         };

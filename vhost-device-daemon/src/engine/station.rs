@@ -43,9 +43,9 @@ pub struct Station<D: Device> {
     events: Arc<EventLoop>,
     mailbox: Arc<Mailbox>,
     memory: Arc<Memory>,
-    // Before the watches: the worker's descriptors may be among them.
-    runner: Option<Runner<D::Worker>>,
+    // Before the worker: epoll forgets a descriptor only while it is open, unless no duplicate of it is left.
     watches: Watches,
+    runner: Option<Runner<D::Worker>>,
     kicks: Vec<Option<KickWatch>>,
     ended: bool,
 }
@@ -73,8 +73,8 @@ impl<D: Device> Station<D> {
             events: Arc::clone(events),
             mailbox: Arc::clone(mailbox),
             memory: Arc::default(),
-            runner: None,
             watches: Watches::new(Arc::clone(events), generation),
+            runner: None,
             kicks: (0..queues).map(|_| None).collect(),
             ended: false,
         })
@@ -240,8 +240,9 @@ impl<D: Device> Station<D> {
                 self.stop(QueueIndex(index));
             }
         }
-        self.runner = None;
+        // In this order, as the fields are dropped.
         self.watches = Watches::new(Arc::clone(&self.events), self.generation);
+        self.runner = None;
     }
 }
 

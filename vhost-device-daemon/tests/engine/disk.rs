@@ -41,7 +41,7 @@ fn read(offset: u64, bytes: u32) -> Request {
 
 impl Subject for Disk {
     fn name(&self) -> &'static str {
-        "test-disk"
+        "levels"
     }
 
     fn binary(&self) -> PathBuf {

@@ -24,7 +24,7 @@ fn echo(payload: &[u8]) -> Request {
 
 impl Subject for Echo {
     fn name(&self) -> &'static str {
-        "test-echo"
+        "levels"
     }
 
     fn binary(&self) -> PathBuf {
