@@ -9,12 +9,15 @@ mod apt;
 mod apt_sources;
 mod bench;
 mod cache;
+mod coverage;
 mod demo;
 mod guest;
 mod new_device;
 mod packages;
 mod process;
 mod progress;
+#[cfg(test)]
+mod rooms;
 mod temp;
 mod test;
 mod workspace;
@@ -34,6 +37,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Bench(bench::Args),
+    Coverage(coverage::Args),
     Demo(demo::Args),
     Guest(guest::Args),
     NewDevice(new_device::Args),
@@ -43,6 +47,7 @@ enum Verb {
 fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Bench(args) => bench::run(&args),
+        Verb::Coverage(args) => coverage::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Guest(args) => guest::run(&args),
         Verb::NewDevice(args) => new_device::run(&args),

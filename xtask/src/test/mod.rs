@@ -5,7 +5,7 @@ mod conformance;
 mod documents;
 mod generated;
 mod guests;
-mod tally;
+pub mod tally;
 
 use std::process::ExitCode;
 use std::time::Instant;
