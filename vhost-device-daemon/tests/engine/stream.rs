@@ -20,7 +20,8 @@ const EVENT: [u8; 64] = [0xe5; 64];
 const TRANSMIT: usize = 1;
 
 /// The host's ends of the streams, by the daemon's directory.
-static HOSTS: LazyLock<Mutex<HashMap<PathBuf, Arc<UnixStream>>>> = LazyLock::new(Mutex::default);
+static HOSTS: LazyLock<Mutex<HashMap<PathBuf, Vec<Arc<UnixStream>>>>> =
+    LazyLock::new(Mutex::default);
 
 struct Stream;
 
@@ -32,24 +33,23 @@ fn host(dir: &Path) -> PathBuf {
     let listener = UnixListener::bind(&path).expect("the directory is ours");
     let dir = dir.to_owned();
     std::thread::spawn(move || {
-        if let Ok((stream, _)) = listener.accept() {
-            HOSTS
-                .lock()
-                .expect("no test panics here")
-                .insert(dir, Arc::new(stream));
+        // One connection for each of the daemon's sockets.
+        while let Ok((stream, _)) = listener.accept() {
+            let mut hosts = HOSTS.lock().expect("no test panics here");
+            hosts.entry(dir.clone()).or_default().push(Arc::new(stream));
         }
     });
     path
 }
 
-/// The host's end of a daemon's stream.
-fn host_of(daemon: &Daemon) -> Result<Arc<UnixStream>> {
+/// The host's ends of a daemon's streams.
+fn hosts_of(daemon: &Daemon) -> Result<Vec<Arc<UnixStream>>> {
     let connected = sys::wait_for(Duration::from_secs(5), || {
         let hosts = HOSTS.lock().expect("no test panics here");
         hosts.get(daemon.dir()).cloned()
     });
     match connected {
-        Some(host) => Ok(host),
+        Some(hosts) => Ok(hosts),
         None => fail!("the device did not connect to its host"),
     }
 }
@@ -90,13 +90,15 @@ impl Subject for Stream {
     }
 
     fn stimulate(&self, daemon: &Daemon) -> Result<()> {
-        let host = host_of(daemon)?;
-        host.set_nonblocking(true)?;
-        match host.as_ref().write(&EVENT) {
-            // A device that was given no buffers does not read; what waits already is as good.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            result => Ok(result.map(|_| ())?),
+        for host in hosts_of(daemon)? {
+            host.set_write_timeout(Some(Duration::from_millis(5)))?;
+            match host.as_ref().write(&EVENT) {
+                // A device that was given no buffers does not read; what waits already is as good.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                result => drop(result?),
+            }
         }
+        Ok(())
     }
 
     fn is_event_driven(&self) -> bool {
@@ -123,7 +125,9 @@ fn what_the_driver_sends_arrives_in_order_also_when_the_host_reads_late() -> Res
         pending.push(session.submit(&request, &Framing::whole())?);
     }
     let mut received = vec![0; sent.len()];
-    host_of(&daemon)?.as_ref().read_exact(&mut received)?;
+    let hosts = hosts_of(&daemon)?;
+    let mut host: &UnixStream = hosts.first().expect("there is one");
+    host.read_exact(&mut received)?;
     ensure!(received == sent, "the bytes changed on their way");
     session.finish_all(TRANSMIT, &pending)?;
     daemon.terminate()?.clean()?;
