@@ -27,6 +27,7 @@ struct Record {
 #[serde(rename_all = "kebab-case")]
 enum Outcome {
     Pass,
+    NotApplicable,
     KnownLimit,
 }
 
@@ -103,13 +104,18 @@ fn describe(device: &str, text: &str) -> Result<Vec<String>> {
     if let Some(silent) = limits.iter().find(|record| record.reason.is_empty()) {
         bail!("the known limit {} has no reason", silent.case);
     }
-    let passed = records.len() - limits.len();
+    let count = |outcome| records.iter().filter(|one| one.outcome == outcome).count();
+    let passed = count(Outcome::Pass);
+    let not_applicable = match count(Outcome::NotApplicable) {
+        0 => String::new(),
+        many => format!("{many} not applicable, "),
+    };
     let count = match limits.len() {
         1 => "1 known limit".to_owned(),
         many => format!("{many} known limits"),
     };
     let mut notes = vec![format!(
-        "conformance {device}: {passed} cases passed, {count} of the engine"
+        "conformance {device}: {passed} cases passed, {not_applicable}{count} of the engine"
     )];
     for Record {
         case,
@@ -131,11 +137,12 @@ mod tests {
     fn known_limits_are_counted_apart_and_explained() {
         let text = r#"{"case":"C1","title":"connect and close","outcome":"pass"}
 {"case":"C7","title":"surplus descriptors","outcome":"known-limit","reason":"the library drops them"}
+{"case":"Q12","title":"wrong queue","outcome":"not-applicable","reason":"there is one queue"}
 "#;
         assert_eq!(
             describe("rng", text).unwrap(),
             [
-                "conformance rng: 1 cases passed, 1 known limit of the engine",
+                "conformance rng: 1 cases passed, 1 not applicable, 1 known limit of the engine",
                 "  known limit C7 (surplus descriptors): the library drops them",
             ]
         );
