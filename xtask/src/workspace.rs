@@ -80,6 +80,21 @@ impl Workspace {
         Ok(log)
     }
 
+    /// Builds an example of a crate as it would be shipped and returns its path.
+    pub fn build_example(&self, package: &str, name: &str) -> Result<PathBuf> {
+        let progress = Progress::start_if_long(format!("building {name}"));
+        let mut command = cargo(BUILD_LIMIT);
+        command
+            .current_dir(&self.root)
+            .args(["build", "--release", "--package", package])
+            .args(["--example", name]);
+        run_logged(&mut command, &self.log("build")?)
+            .with_context(|| format!("cannot build {name}"))?;
+        progress.done("ok");
+        let folder = self.target.join(Profile::Release.folder());
+        Ok(folder.join("examples").join(name))
+    }
+
     /// Builds the binaries of the crates called `names` and returns the folder they are in.
     pub fn build(&self, names: &[String], profile: Profile) -> Result<PathBuf> {
         let folder = self.target.join(profile.folder());

@@ -3,6 +3,7 @@
 //! One file per device. The testkit drives the rings of a release build over the real socket; figures are ratios within
 //! one run wherever the machine sets the limit.
 
+mod gpio;
 mod rng;
 mod table;
 
@@ -29,6 +30,7 @@ pub struct Args {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Subject {
+    Gpio,
     Rng,
 }
 
@@ -39,6 +41,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         duration: Duration::from_secs(args.seconds),
     };
     match args.device {
+        Subject::Gpio => gpio::run(&bench),
         Subject::Rng => rng::run(&bench),
     }
     .map_err(anyhow::Error::msg)?;
@@ -62,6 +65,15 @@ impl Bench {
         Launch::new(folder.join(name))?
             .arguments(arguments.iter().copied())
             .start()
+    }
+
+    /// Builds the peer of a device, the same on vhost-user-backend's engine, and starts it. It serves one frontend.
+    pub fn start_peer(&self, name: &str) -> Measured<Daemon> {
+        let binary = self
+            .workspace
+            .build_example("vhost-device-testkit", name)
+            .map_err(|error| Failure::new(format!("{error:#}")))?;
+        Launch::new(binary)?.start()
     }
 
     /// Connects to a daemon as a driver that uses everything.

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::time::{ClockId, clock_gettime};
-use vhost_device_testkit::bench::{Load, Waiting, drive, eventfd_round_trips, idle, round_trips};
+use vhost_device_testkit::bench::{
+    Figures, Load, Waiting, drive, eventfd_round_trips, idle, round_trips,
+};
 use vhost_device_testkit::ensure;
 use vhost_device_testkit::failure::Result;
 use vhost_device_testkit::process::Daemon;
@@ -47,6 +49,7 @@ fn throughput(bench: &Bench) -> Result<()> {
         "CPU us/request",
         "of getrandom",
         "requests/kick",
+        "times the peer",
     ]);
     let daemon = bench.start(NAME, &[])?;
     for (bytes, depth) in LOADS {
@@ -57,6 +60,7 @@ fn throughput(bench: &Bench) -> Result<()> {
         let before = machine(bytes, bench.duration / 2)?;
         let figures = drive(&mut session, &daemon, 0, &load)?;
         let after = machine(bytes, bench.duration / 2)?;
+        let peer = peer(bench, &load)?;
         let rate = before.rate.midpoint(after.rate);
         let cost = before.cost.midpoint(after.cost);
         table.row([
@@ -69,10 +73,20 @@ fn throughput(bench: &Bench) -> Result<()> {
             format!("{:.2}", figures.cost()),
             format!("{:.2}", figures.cost() / cost),
             format!("{:.1}", figures.requests_per_kick()),
+            format!("{:.2}", figures.rate() / peer.rate()),
         ]);
     }
     table.print();
     finish(daemon)
+}
+
+/// The same load on the same device with the engine of vhost-user-backend.
+fn peer(bench: &Bench, load: &Load) -> Result<Figures> {
+    let mut daemon = bench.start_peer("peer_rng")?;
+    let mut session = bench.connect(&daemon, 1)?;
+    let figures = drive(&mut session, &daemon, 0, load)?;
+    daemon.trust();
+    Ok(figures)
 }
 
 fn latency(bench: &Bench) -> Result<()> {

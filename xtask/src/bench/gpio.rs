@@ -1,0 +1,154 @@
+//! The GPIO device on a simulated chip: reads of a line, and what armed interrupts cost while nothing happens.
+
+use std::time::Duration;
+
+use vhost_device_testkit::bench::{Load, Waiting, drive, eventfd_round_trips, idle, round_trips};
+use vhost_device_testkit::ensure;
+use vhost_device_testkit::failure::Result;
+use vhost_device_testkit::framing::Framing;
+use vhost_device_testkit::process::Daemon;
+use vhost_device_testkit::session::{Request, Session};
+
+use super::Bench;
+use super::table::Table;
+
+const NAME: &str = "vhost-device-gpio";
+const ROUND_TRIPS: usize = 20_000;
+
+/// Lines whose interrupts are armed while the device idles.
+const ARMED: u16 = 64;
+
+const SET_DIRECTION: u16 = 3;
+const GET_VALUE: u16 = 4;
+const SET_VALUE: u16 = 5;
+const SET_IRQ_TYPE: u16 = 6;
+const OUT: u32 = 1;
+const IN: u32 = 2;
+const BOTH_EDGES: u32 = 3;
+
+/// Prints all figures.
+pub fn run(bench: &Bench) -> Result<()> {
+    throughput(bench)?;
+    println!();
+    latency(bench)?;
+    println!();
+    idleness(bench)
+}
+
+fn message(kind: u16, line: u16, value: u32) -> Request {
+    let mut readable = Vec::new();
+    readable.extend(kind.to_le_bytes());
+    readable.extend(line.to_le_bytes());
+    readable.extend(value.to_le_bytes());
+    Request {
+        queue: 0,
+        readable,
+        writable: 2,
+    }
+}
+
+fn ask(session: &mut Session, request: &Request) -> Result<()> {
+    let pending = session.submit(request, &Framing::whole())?;
+    let answer = session.finish(request.queue, &pending)?;
+    ensure!(
+        answer.written().first() == Some(&0),
+        "a request was refused"
+    );
+    Ok(())
+}
+
+fn throughput(bench: &Bench) -> Result<()> {
+    let heads = [
+        "requests",
+        "depth",
+        "requests/s",
+        "CPU us/request",
+        "requests/kick",
+    ];
+    let mut table = Table::new(&heads);
+    let daemon = bench.start(NAME, &["-l", "s8"])?;
+    for (name, kind) in [("read a line", GET_VALUE), ("set an output", SET_VALUE)] {
+        for depth in [1, 16] {
+            let mut session = bench.connect(&daemon, 2)?;
+            let direction = if kind == SET_VALUE { OUT } else { IN };
+            ask(&mut session, &message(SET_DIRECTION, 0, direction))?;
+            let load = Load::new(&message(kind, 0, 1), depth, bench.duration);
+            let figures = drive(&mut session, &daemon, 0, &load)?;
+            table.row([
+                name.to_owned(),
+                depth.to_string(),
+                format!("{:.0}", figures.rate()),
+                format!("{:.3}", figures.cost()),
+                format!("{:.1}", figures.requests_per_kick()),
+            ]);
+        }
+    }
+    table.print();
+    finish(daemon)
+}
+
+fn latency(bench: &Bench) -> Result<()> {
+    let mut table = Table::new(&[
+        "round trips, depth 1, the driver sleeps",
+        "p50 us",
+        "p99 us",
+    ]);
+    let mut row = |name: &str, p50: Duration, p99: Duration| {
+        let us = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e6);
+        table.row([name.to_owned(), us(p50), us(p99)]);
+    };
+    let floor = eventfd_round_trips(ROUND_TRIPS)?;
+    let (p50, p99) = (floor.percentile(50), floor.percentile(99));
+    row("two eventfd wake-ups (the machine)", p50, p99);
+    // an access that takes a microsecond moves the queues to a thread of their own, as for a chip of the host
+    for (name, chip) in [
+        ("read a line", "s8"),
+        ("read a line, queues on their own thread", "s8,delay=1"),
+    ] {
+        let daemon = bench.start(NAME, &["-l", chip])?;
+        let mut session = bench.connect(&daemon, 2)?;
+        let request = message(GET_VALUE, 0, 0);
+        let spread = round_trips(&mut session, 0, &request, ROUND_TRIPS, Waiting::Sleeping)?;
+        row(name, spread.percentile(50), spread.percentile(99));
+        drop(session);
+        finish(daemon)?;
+    }
+    table.print();
+    Ok(())
+}
+
+fn idleness(bench: &Bench) -> Result<()> {
+    let mut table = Table::new(&["idle", "wake-ups/s", "threads", "RSS MiB"]);
+    let lines = format!("s{ARMED}");
+    for armed in [0, ARMED] {
+        let daemon = bench.start(NAME, &["-l", &lines])?;
+        let mut session = bench.connect(&daemon, 2)?;
+        for line in 0..armed {
+            ask(&mut session, &message(SET_DIRECTION, line, IN))?;
+            ask(&mut session, &message(SET_IRQ_TYPE, line, BOTH_EDGES))?;
+            let buffer = Request {
+                queue: 1,
+                readable: line.to_le_bytes().to_vec(),
+                writable: 1,
+            };
+            session.submit(&buffer, &Framing::whole())?;
+        }
+        let figures = idle(&daemon, bench.duration)?;
+        table.row([
+            format!("{armed} armed interrupts"),
+            format!("{:.1}", figures.wakeups),
+            figures.threads.to_string(),
+            format!("{:.2}", figures.resident_kib as f64 / 1024.0),
+        ]);
+        drop(session);
+        finish(daemon)?;
+    }
+    table.print();
+    Ok(())
+}
+
+fn finish(mut daemon: Daemon) -> Result<()> {
+    daemon.terminate()?.clean()?;
+    daemon.trust();
+    Ok(())
+}
