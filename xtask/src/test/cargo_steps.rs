@@ -83,19 +83,18 @@ pub fn run_tests(command: &mut Command, log: &Path) -> Result<Tally> {
     let status = status_logged(command, log)?;
     let output = fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
     let mut tally = Tally::from_cargo_test(&String::from_utf8_lossy(&output));
-    if !status.success() {
-        let text = format!(
-            "{}; see {}, which ends:\n{}",
+    // without a failed test something else went wrong: a build, a crash, a time limit
+    if !status.success() && tally.failed == 0 {
+        tally.fail(&format!(
+            "cargo test {}; see {}, which ends:\n{}",
             describe(status),
             log.display(),
             tail_of(log)
-        );
-        // without a failed test something else went wrong: a build, a crash, a time limit
-        if tally.failed == 0 {
-            tally.fail(&format!("cargo test {text}"));
-        } else {
-            tally.failures.push(format!("cargo test {text}"));
-        }
+        ));
+    } else if !status.success() {
+        tally
+            .notes
+            .push(format!("the failed tests' output is in {}", log.display()));
     }
     Ok(tally)
 }
