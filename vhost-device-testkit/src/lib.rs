@@ -12,7 +12,7 @@
 //! | [`ring`], [`framing`] | the driver's side of a split virtqueue, any framing of a request |
 //! | [`session`] | a negotiated connection with memory and rings |
 //! | [`process`], [`stats`] | the daemon process and what the kernel says about it |
-//! | [`subject`], [`faults`], [`conformance`] | the catalogue of misbehaviour that every device has to survive |
+//! | [`subject`], [`faults`], [`mod@conformance`] | the catalogue of misbehaviour that every device has to survive |
 //! | [`mod@bench`] | request rates, costs and latencies with as little overhead of our own as possible |
 //!
 //! A device gets all of the catalogue with one [`Subject`](subject::Subject) and one line of

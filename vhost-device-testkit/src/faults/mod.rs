@@ -43,7 +43,8 @@ macro_rules! for_each_case {
             c10_wrong_ring "C10" "ring that does not exist, in each ring message" control_messages::wrong_ring;
             c11_impossible_ring "C11" "impossible ring sizes and addresses" control_rings::impossible_ring;
             c12_replaced_descriptors "C12" "descriptors replaced while running, full call counter" control_descriptors::replaced;
-            c13_ring_base "C13" "GET_VRING_BASE stopped, twice, under load, host stuck" control_rings::ring_base;
+            c13_ring_base "C13" "GET_VRING_BASE on a stopped ring, twice, under load" control_rings::ring_base;
+            c13b_stuck_host "C13b" "GET_VRING_BASE and everything else with the host stuck" control_rings::stuck_host;
             c14_wrong_table "C14" "memory table that no guest can have" control_memory::wrong_table;
             c15_replaced_table "C15" "memory table replaced while rings run" control_memory::replaced_table;
             c16_region_by_region "C16" "memory regions added and removed one by one" control_memory::region_by_region;
@@ -118,7 +119,7 @@ mod tests {
         let ids: HashSet<&str> = CASES.iter().map(|case| case.id).collect();
         assert_eq!(ids.len(), CASES.len());
         let count = |letter| ids.iter().filter(|id| id.starts_with(letter)).count();
-        assert_eq!((count('C'), count('Q'), count('F')), (21, 14, 4));
+        assert_eq!((count('C'), count('Q'), count('F')), (22, 14, 4));
     }
 
     #[test]
