@@ -11,7 +11,7 @@ use crate::device::{Gpio, OpenError};
 pub struct Args {
     /// Chips, one for each socket, separated by colons: a number, node, name or label of a host's chip, or sN for a
     /// simulated one with N lines. Lines in brackets, as in gpiochip0[3,5-9], are the only ones that the guest gets, as
-    /// its lines 0, 1, ...
+    /// its lines 0, 1, ... A single simulated chip is made for every socket.
     #[arg(short = 'l', long, value_name = "CHIPS", value_parser = parse_list)]
     device_list: Option<ChipList>,
 
@@ -39,12 +39,18 @@ impl Args {
             0 => Err(StartError::usage("no chip to serve")
                 .with_hint("give --device-list CHIPS, for example `-l 0` or `-l s8`")),
             count if count == sockets => Ok(chips),
+            1 if can_be_repeated(&chips) => Ok(chips.into_iter().cycle().take(sockets).collect()),
             count => Err(StartError::usage(format!(
                 "the number of chips, {count}, is not the number of sockets, {sockets}"
             ))
             .with_hint(format!("give --socket-count {count}"))),
         }
     }
+}
+
+/// Whether a single chip can be made for every socket: one that is simulated, and leaves nothing outside.
+fn can_be_repeated(chips: &[ChipSpec]) -> bool {
+    matches!(chips, [ChipSpec::Sim(spec)] if spec.control.is_none())
 }
 
 /// The daemon.

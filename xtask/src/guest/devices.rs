@@ -23,15 +23,43 @@ pub struct Device {
 }
 
 /// All devices, in the order of the demo.
-pub const DEVICES: &[Device] = &[Device {
-    name: "rng",
-    virtio_id: 4,
-    qemu: "vhost-user-rng-pci",
-    arguments: "",
-    tools: &[],
-    smoke: include_str!("../../guest/smoke/rng.sh"),
-    tour: tours::rng::TOUR,
-}];
+pub const DEVICES: &[Device] = &[
+    Device {
+        name: "rng",
+        virtio_id: 4,
+        qemu: "vhost-user-rng-pci",
+        arguments: "",
+        tools: &[],
+        smoke: include_str!("../../guest/smoke/rng.sh"),
+        tour: tours::rng::TOUR,
+    },
+    Device {
+        name: "gpio",
+        virtio_id: 41,
+        qemu: "vhost-user-gpio-pci",
+        arguments: "-l s8,names=led//button,wire=0-2",
+        // version 1 has no gpionotify: where it is missing, the others are too old
+        tools: &[
+            gpiod("gpionotify"),
+            gpiod("gpiodetect"),
+            gpiod("gpioinfo"),
+            gpiod("gpioget"),
+            gpiod("gpioset"),
+            gpiod("gpiomon"),
+        ],
+        smoke: include_str!("../../guest/smoke/gpio.sh"),
+        tour: tours::gpio::TOUR,
+    },
+];
+
+/// A tool of libgpiod 2; the release's own version has another command line.
+const fn gpiod(program: &'static str) -> Tool {
+    Tool {
+        program,
+        package: "gpiod",
+        backported: true,
+    }
+}
 
 impl Device {
     /// The device called `name`.

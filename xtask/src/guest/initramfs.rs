@@ -23,22 +23,33 @@ pub struct Tool {
     pub program: &'static str,
     /// The Debian package that brings it.
     pub package: &'static str,
+    /// Whether it comes from the release's backports.
+    pub backported: bool,
+}
+
+impl Tool {
+    fn package(&self) -> Package {
+        let package = Package::program(self.package, self.program);
+        if self.backported {
+            package.backported()
+        } else {
+            package
+        }
+    }
 }
 
 /// The shell and all the small tools of every guest.
 const BUSYBOX: Tool = Tool {
     program: "busybox",
     package: "busybox-static",
+    backported: false,
 };
 
 /// Writes the archive with `tools` to `path`. `settings` and `script` are read by the guest's first process.
 pub fn write(path: &Path, tools: &[Tool], settings: &str, script: &[u8]) -> Result<()> {
     let mut all = vec![BUSYBOX];
     all.extend(tools);
-    let needed: Vec<_> = all
-        .iter()
-        .map(|tool| Package::program(tool.package, tool.program))
-        .collect();
+    let needed: Vec<_> = all.iter().map(Tool::package).collect();
     packages::require(&needed)?;
 
     let mut archive = Archive::new(BufWriter::new(File::create(path)?));

@@ -1,0 +1,107 @@
+# The guest's own tools use a chip of eight lines. A wire leads from line 0 ("led") to line 2 ("button").
+set -eu
+
+# the chip's number may change when the driver comes back
+chip() { gpiodetect | sed -n 's/^\(gpiochip[0-9]*\) .*(8 lines)$/\1/p'; }
+
+fail() {
+    echo "$*"
+    exit 1
+}
+
+# Holds the led at a value, in the background, until release.
+hold() {
+    gpioset -c "$(chip)" "$@" &
+    holder=$!
+}
+
+release() {
+    kill "$holder"
+    wait "$holder" || true
+}
+
+# Waits until a line has a value.
+becomes() {
+    for _ in $(seq 100); do
+        if test "$(gpioget --numeric "$1")" = "$2"; then return 0; fi
+        sleep 0.02
+    done
+    fail "line $1 does not become $2"
+}
+
+is_armed() { grep -Eq 'virtio[0-9]+ +2 +gpiomon' /proc/interrupts; }
+
+# Waits until the interrupt of line 2 is armed.
+armed() {
+    for _ in $(seq 100); do
+        if is_armed; then return 0; fi
+        sleep 0.02
+    done
+    cat /proc/interrupts
+    fail "the interrupt is not armed"
+}
+
+disarmed() { if is_armed; then fail "the interrupt is still armed"; fi; }
+
+# The edges that gpiomon sees while the led goes on, off, on and off.
+edges() {
+    gpiomon -c "$(chip)" -e "$1" -F %E -n "$2" button >/tmp/edges &
+    monitor=$!
+    armed
+    gpioset -c "$(chip)" -t 30ms,30ms,30ms,0 led=1
+    wait "$monitor"
+    tr '\n' ' ' </tmp/edges
+}
+
+test -n "$(chip)"
+gpioinfo -c "$(chip)" >/tmp/info
+grep -q 'line   0:.*"led".*input' /tmp/info
+grep -q 'line   2:.*"button".*input' /tmp/info
+test "$(grep -c '^.line' /tmp/info)" -eq 8
+
+# values, and active-low ones
+test "$(gpioget --numeric led button 2>&1)" = "0 0"
+hold led=1
+becomes button 1
+test "$(gpioget --numeric --active-low button)" = 0
+gpioinfo led | grep -q 'output'
+release
+becomes button 0
+hold --active-low led=1
+test "$(gpioget --numeric button)" = 0
+test "$(gpioget --numeric --active-low button)" = 1
+release
+
+# edges; gpiomon disarms the interrupt when it has seen enough
+test "$(edges both 4)" = "rising falling rising falling " || fail "both: $(cat /tmp/edges)"
+test "$(edges rising 2)" = "rising rising " || fail "rising: $(cat /tmp/edges)"
+test "$(edges falling 2)" = "falling falling " || fail "falling: $(cat /tmp/edges)"
+disarmed
+
+# and when it is killed; edges that nobody waits for are not kept
+gpiomon -c "$(chip)" button >/tmp/none &
+monitor=$!
+armed
+kill "$monitor"
+wait "$monitor" || true
+disarmed
+gpioset -c "$(chip)" -t 10ms,0 led=1
+test ! -s /tmp/none
+test "$(edges both 4)" = "rising falling rising falling " || fail "again: $(cat /tmp/edges)"
+
+# the driver leaves with an interrupt armed and an output held, and comes back
+gpiomon -c "$(chip)" button >/tmp/none &
+monitor=$!
+hold led=1
+armed
+cd /sys/bus/virtio/drivers/gpio_virtio
+device=$(basename virtio*)
+echo "$device" >unbind
+kill "$holder" "$monitor" 2>/dev/null || true
+wait "$holder" "$monitor" || true
+test -z "$(chip)"
+echo "$device" >bind
+test "$(gpioget --numeric led button)" = "0 0"
+test "$(edges both 4)" = "rising falling rising falling " || fail "bound again: $(cat /tmp/edges)"
+if dmesg | grep -iE 'gpio.*(failed|timed out|incorrect|unsupported)'; then fail "the driver complains"; fi
+echo "$(chip): lines driven, sensed and monitored, driver unbound and bound"

@@ -1,0 +1,113 @@
+//! The guest blinks a line, the host sees it; the host pulls a line, the guest is interrupted.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Comparison, Tour};
+
+/// The tour of the gpio device.
+pub const TOUR: Tour = Tour {
+    prepare,
+    script: include_str!("../../../guest/tour/gpio.sh"),
+    compare,
+};
+
+/// What the chip's control socket tells of the light as it blinks twice.
+const BLINKS: [&str; 4] = ["event 0 1", "event 0 0", "event 0 1", "event 0 0"];
+
+/// What the guest says when the host has pulled line 3.
+const RUNG: &str = "gpiomon: rising edge of line 3";
+
+const CONTROL: &str = "control";
+const SEEN: &str = "seen";
+
+/// How long the host waits for the daemon to be there.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+fn prepare(folder: &Path) -> Result<Vec<OsString>> {
+    let control = folder.join(CONTROL);
+    let seen = folder.join(SEEN);
+    fs::write(&seen, "")?;
+    let chip = format!("s8,names=led///doorbell,control={}", control.display());
+    thread::spawn(move || {
+        // what it could not do is missing from the comparison
+        let _ = watch(&control, &seen);
+    });
+    Ok(vec!["--chip".into(), chip.into()])
+}
+
+/// The host's part: writes down what it sees, and rings once the light is on.
+fn watch(control: &Path, seen: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let stream = loop {
+        match UnixStream::connect(control) {
+            Ok(stream) => break stream,
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    (&stream).write_all(b"watch\n")?;
+    let mut text = String::new();
+    for line in BufReader::new(&stream).lines() {
+        let line = line?;
+        if line == BLINKS[0] {
+            (&stream).write_all(b"set doorbell 1\n")?;
+        }
+        writeln!(text, "{line}").map_err(io::Error::other)?;
+        fs::write(seen, &text)?;
+    }
+    Ok(())
+}
+
+fn compare(folder: &Path, output: &str) -> Result<Comparison> {
+    let seen = fs::read_to_string(folder.join(SEEN)).context("the host saw nothing")?;
+    let lights: Vec<&str> = seen
+        .lines()
+        .filter(|line| line.starts_with("event 0 "))
+        .collect();
+    let mut view = format!("the guest\n{}", indented(output));
+    write!(view, "the host\n{}", indented(&seen))?;
+    ensure!(
+        lights == BLINKS,
+        "the guest's light did not blink twice for the host\n{view}"
+    );
+    ensure!(
+        output.lines().any(|line| line == RUNG),
+        "the guest saw no interrupt\n{view}"
+    );
+    Ok(Comparison {
+        view,
+        verdict: "the host saw the light blink twice, the guest the doorbell once".to_owned(),
+    })
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::temp::Folder;
+
+    #[test]
+    fn the_blinking_and_the_bell_must_both_have_been_seen() {
+        let folder = Folder::new("tour").unwrap();
+        let saw = |text: &str| fs::write(folder.path().join(SEEN), text).unwrap();
+        let blinks = BLINKS.join("\n");
+        let rung = format!("gpiochip0\n{RUNG}\n");
+        saw(&format!("ok\n{blinks}\nevent 3 1\nok\n"));
+        assert!(compare(folder.path(), &rung).is_ok());
+        assert!(compare(folder.path(), "gpiochip0\n").is_err());
+        saw(&format!("ok\n{}\n", BLINKS[..3].join("\n")));
+        assert!(compare(folder.path(), &rung).is_err());
+    }
+}
