@@ -269,7 +269,7 @@ pub struct Idle {
     pub wakeups: f64,
     /// Threads.
     pub threads: usize,
-    /// Resident memory in KiB, guest memory not included.
+    /// Resident memory in KiB, with what it has touched of guest memory.
     pub resident_kib: u64,
 }
 
