@@ -1,6 +1,6 @@
 //! The command lines of the two machines a guest can run on.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use super::Machine;
 use super::devices::Device;
+use super::devicetree;
 use crate::process::tethered;
 
 /// Memory of a guest, in MiB.
@@ -54,12 +55,15 @@ impl Boot<'_> {
         self.folder.join("machine.log")
     }
 
-    /// User Mode Linux. Devices with children below them (a chip on a bus, firmware nodes) will come in a devicetree,
-    /// `dtb=FILE`, with nodes compatible to "virtio,uml", in place of `virtio_uml.device`.
+    /// User Mode Linux. Devices with children below them (a chip on a bus, firmware nodes) will come in the devicetree, with
+    /// nodes compatible to "virtio,uml", in place of `virtio_uml.device`.
     fn uml(&self) -> Result<Command> {
+        let tree = self.folder.join("guest.dtb");
+        fs::write(&tree, devicetree::root())?;
         let mut command = tethered(self.kernel);
         command
             .arg(format!("mem={MEMORY}M"))
+            .arg(format!("dtb={}", tree.display()))
             .arg(format!("initrd={}", self.initramfs.display()))
             // line 0 carries the kernel's messages, line 1 the script; all others are off
             .args(["con=null", "con0=null,fd:2", "con1=fd:0,fd:1", "ssl=null"])

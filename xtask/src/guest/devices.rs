@@ -50,14 +50,35 @@ pub const DEVICES: &[Device] = &[
         smoke: include_str!("../../guest/smoke/gpio.sh"),
         tour: tours::gpio::TOUR,
     },
+    Device {
+        name: "i2c",
+        virtio_id: 34,
+        qemu: "vhost-user-i2c-pci",
+        arguments: "--device-list sim0:0x20=regs:0x48=lm75@21.5:0x50=24c02",
+        tools: &[
+            tool("i2c-tools", "i2cdetect"),
+            tool("i2c-tools", "i2cget"),
+            tool("i2c-tools", "i2cset"),
+            tool("i2c-tools", "i2ctransfer"),
+        ],
+        smoke: include_str!("../../guest/smoke/i2c.sh"),
+        tour: tours::i2c::TOUR,
+    },
 ];
+
+const fn tool(package: &'static str, program: &'static str) -> Tool {
+    Tool {
+        program,
+        package,
+        backported: false,
+    }
+}
 
 /// A tool of libgpiod 2; the release's own version has another command line.
 const fn gpiod(program: &'static str) -> Tool {
     Tool {
-        program,
-        package: "gpiod",
         backported: true,
+        ..tool("gpiod", program)
     }
 }
 

@@ -5,6 +5,7 @@ mod console;
 mod cpio;
 mod daemon;
 pub mod devices;
+mod devicetree;
 mod initramfs;
 mod kernel;
 mod source;

@@ -1,6 +1,7 @@
 //! What the demo shows of each device: the guest's view beside the host's, and whether they agree.
 
 pub mod gpio;
+pub mod i2c;
 pub mod rng;
 
 use std::ffi::OsString;
