@@ -4,6 +4,7 @@
 //! one run wherever the machine sets the limit.
 
 mod gpio;
+mod i2c;
 mod rng;
 mod table;
 
@@ -31,6 +32,7 @@ pub struct Args {
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Subject {
     Gpio,
+    I2c,
     Rng,
 }
 
@@ -42,6 +44,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     match args.device {
         Subject::Gpio => gpio::run(&bench),
+        Subject::I2c => i2c::run(&bench),
         Subject::Rng => rng::run(&bench),
     }
     .map_err(anyhow::Error::msg)?;

@@ -1,0 +1,120 @@
+//! The I2C adapter on a simulated bus.
+
+use vhost_device_testkit::bench::{Load, Waiting, drive, idle, round_trips};
+use vhost_device_testkit::failure::Result;
+use vhost_device_testkit::process::Daemon;
+use vhost_device_testkit::session::Request;
+
+use super::Bench;
+use super::table::Table;
+
+const NAME: &str = "vhost-device-i2c";
+const ARGUMENTS: [&str; 2] = ["--device-list", "sim0:0x20=regs:0x48=lm75:0x50=24c02"];
+
+const REGISTERS: u16 = 0x20;
+const SENSOR: u16 = 0x48;
+const MEMORY: u16 = 0x50;
+
+/// Requests that are in flight at the same time.
+const DEPTHS: [usize; 2] = [1, 16];
+
+/// Flags of a request.
+const FAIL_NEXT: u32 = 1;
+const READ: u32 = 2;
+
+/// Prints all figures.
+pub fn run(bench: &Bench) -> Result<()> {
+    throughput(bench)?;
+    println!();
+    idleness(bench)
+}
+
+/// One transfer, as the requests of its messages.
+fn transfers() -> [(&'static str, Vec<Request>); 4] {
+    let register = || request(REGISTERS, FAIL_NEXT, &[0x10], 0);
+    [
+        (
+            "read 2 bytes of a sensor",
+            vec![request(SENSOR, READ, &[], 2)],
+        ),
+        (
+            "write a register",
+            vec![request(REGISTERS, 0, &[0x10, 1], 0)],
+        ),
+        (
+            "write and read, one group",
+            vec![register(), request(REGISTERS, READ, &[], 1)],
+        ),
+        (
+            "read 256 bytes of a memory",
+            vec![request(MEMORY, READ, &[], 256)],
+        ),
+    ]
+}
+
+fn request(address: u16, flags: u32, data: &[u8], room: u32) -> Request {
+    let mut readable = u32::from(address << 1).to_le_bytes().to_vec();
+    readable.extend(flags.to_le_bytes());
+    readable.extend(data);
+    Request {
+        queue: 0,
+        readable,
+        writable: room + 1,
+    }
+}
+
+fn throughput(bench: &Bench) -> Result<()> {
+    let mut table = Table::new(&[
+        "transfers",
+        "depth",
+        "transfers/s",
+        "CPU us/transfer",
+        "requests/kick",
+    ]);
+    let daemon = bench.start(NAME, &ARGUMENTS)?;
+    for (name, requests) in transfers() {
+        for depth in DEPTHS {
+            let mut session = bench.connect(&daemon, 1)?;
+            let load = Load {
+                requests: requests.repeat(depth),
+                waiting: Waiting::Polling,
+                duration: bench.duration,
+            };
+            let figures = drive(&mut session, &daemon, 0, &load)?;
+            let messages = requests.len() as f64;
+            table.row([
+                name.to_owned(),
+                depth.to_string(),
+                format!("{:.0}", figures.rate() / messages),
+                format!("{:.2}", figures.cost() * messages),
+                format!("{:.1}", figures.requests_per_kick()),
+            ]);
+        }
+    }
+    table.print();
+    finish(daemon)
+}
+
+fn idleness(bench: &Bench) -> Result<()> {
+    let mut table = Table::new(&["idle", "wake-ups/s", "threads", "RSS MiB"]);
+    let daemon = bench.start(NAME, &ARGUMENTS)?;
+    let mut session = bench.connect(&daemon, 1)?;
+    let probe = request(SENSOR, READ, &[], 2);
+    round_trips(&mut session, 0, &probe, 1, Waiting::Sleeping)?;
+    let figures = idle(&daemon, bench.duration)?;
+    table.row([
+        "one frontend, no requests".to_owned(),
+        format!("{:.1}", figures.wakeups),
+        figures.threads.to_string(),
+        format!("{:.2}", figures.resident_kib as f64 / 1024.0),
+    ]);
+    table.print();
+    drop(session);
+    finish(daemon)
+}
+
+fn finish(mut daemon: Daemon) -> Result<()> {
+    daemon.terminate()?.clean()?;
+    daemon.trust();
+    Ok(())
+}
