@@ -4,12 +4,12 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use vhost_device_testkit::ensure;
 use vhost_device_testkit::failure::Result;
 use vhost_device_testkit::framing::{Answer, Framing};
 use vhost_device_testkit::process::{Daemon, Launch};
 use vhost_device_testkit::session::{Options, Request, Session};
 use vhost_device_testkit::subject::{StuckHost, Subject};
+use vhost_device_testkit::{conformance, ensure};
 
 const ECHO: u32 = 0;
 const TRANSLATE: u32 = 1;
@@ -90,7 +90,7 @@ impl Subject for Template {
     }
 }
 
-vhost_device_testkit::conformance!(Template);
+conformance!(Template);
 
 /// A request with room for its answer.
 fn request(operation: u32, payload: &[u8]) -> Request {
