@@ -76,7 +76,7 @@ fn throughput(bench: &Bench) -> Result<()> {
         for depth in DEPTHS {
             let mut session = bench.connect(&daemon, 1)?;
             let load = Load {
-                requests: requests.repeat(depth),
+                requests: vec![requests.clone(); depth].concat(),
                 waiting: Waiting::Polling,
                 duration: bench.duration,
             };
