@@ -33,7 +33,11 @@ fn mistakes_in_the_list_are_usage_errors() {
     refused(&[], 2, &["--device-list"]);
     refused(&["-l", "s4:s4"], 2, &["--socket-count 2"]);
     refused(&["-c", "2", "-l", "0"], 2, &["--socket-count 1"]);
-    refused(&["-c", "2", "--chip", "s4,control=c"], 2, &["--socket-count 1"]);
+    refused(
+        &["-c", "2", "--chip", "s4,control=c"],
+        2,
+        &["--socket-count 1"],
+    );
     refused(&["-l", ""], 2, &["no chip is given"]);
     refused(&["-l", "s0"], 2, &["1 to 1024"]);
     refused(&["-l", "0[3"], 2, &["[3,5-9]"]);

@@ -6,6 +6,7 @@ mod cpio;
 mod daemon;
 pub mod devices;
 mod devicetree;
+pub mod hardware;
 mod initramfs;
 mod kernel;
 mod source;

@@ -5,6 +5,7 @@ mod conformance;
 mod documents;
 mod generated;
 mod guests;
+mod hardware;
 pub mod tally;
 
 use std::process::ExitCode;
@@ -74,6 +75,11 @@ const STEPS: &[Step] = &[
         name: "guests",
         about: "every device in real guests, User Mode Linux and QEMU",
         run: guests::run,
+    },
+    Step {
+        name: "hardware",
+        about: "daemons and the kernel's own simulated hardware",
+        run: hardware::run,
     },
 ];
 
