@@ -45,18 +45,27 @@ pub fn read(map: &GuestMemoryMmap, address: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// All of guest memory, as (address of the first byte, bytes) of each region.
-pub fn image(map: &GuestMemoryMmap) -> Vec<(u64, Vec<u8>)> {
-    map.iter()
-        .map(|region| {
-            let base = region.start_addr().0;
-            (base, read(map, base, region.len() as usize))
-        })
+/// Parts of guest memory: the address of the first byte, and the bytes.
+pub type Image = Vec<(u64, Vec<u8>)>;
+
+/// All of guest memory.
+pub fn image(map: &GuestMemoryMmap) -> Image {
+    let regions = map
+        .iter()
+        .map(|region| (region.start_addr().0, region.len()));
+    image_of(map, regions)
+}
+
+/// Parts of it, by address and length.
+pub fn image_of(map: &GuestMemoryMmap, parts: impl IntoIterator<Item = (u64, u64)>) -> Image {
+    let parts = parts.into_iter();
+    parts
+        .map(|(base, length)| (base, read(map, base, length as usize)))
         .collect()
 }
 
 /// The addresses at which two images of the same guest differ.
-pub fn changes(before: &[(u64, Vec<u8>)], after: &[(u64, Vec<u8>)]) -> Vec<u64> {
+pub fn changes(before: &Image, after: &Image) -> Vec<u64> {
     let mut changed = Vec::new();
     for ((base, old), (_, new)) in before.iter().zip(after) {
         let pages = old.chunks(PAGE).zip(new.chunks(PAGE));
