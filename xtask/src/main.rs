@@ -11,6 +11,7 @@ mod bench;
 mod cache;
 mod coverage;
 mod demo;
+mod fuzz;
 mod guest;
 mod new_device;
 mod packages;
@@ -39,6 +40,7 @@ enum Verb {
     Bench(bench::Args),
     Coverage(coverage::Args),
     Demo(demo::Args),
+    Fuzz(fuzz::Args),
     Guest(guest::Args),
     NewDevice(new_device::Args),
     Test(test::Args),
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args),
         Verb::Coverage(args) => coverage::run(&args),
         Verb::Demo(args) => demo::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Guest(args) => guest::run(&args),
         Verb::NewDevice(args) => new_device::run(&args),
         Verb::Test(args) => test::run(&args),
