@@ -51,11 +51,6 @@ impl Edges {
         falling: false,
     };
 
-    /// Whether the set is empty.
-    pub fn is_empty(self) -> bool {
-        self == Self::NONE
-    }
-
     /// Whether `edge` is in the set.
     pub fn contains(self, edge: Edge) -> bool {
         match edge {

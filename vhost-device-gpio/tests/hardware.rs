@@ -2,6 +2,11 @@
 //!
 //! Not among the tests that run everywhere: `cargo xtask test --only hardware` runs these in a machine that has gpio-sim.
 #![cfg(feature = "libgpiod")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod common;
 

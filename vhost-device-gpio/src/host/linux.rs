@@ -387,7 +387,7 @@ impl Chip for LinuxChip {
     }
 
     fn detect(&mut self, line: Line, edges: Edges, reactor: &mut dyn Reactor) -> io::Result<()> {
-        if edges.is_empty() {
+        if edges == Edges::NONE {
             if let Some(active) = self.slot(line)? {
                 active.unwatch(token(line), reactor);
                 active.configure(Role::Input(Edges::NONE))?;

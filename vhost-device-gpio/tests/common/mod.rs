@@ -1,5 +1,6 @@
 //! A GPIO driver's requests, and the outside of a simulated chip.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
