@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vhost_device_core::{HostError, Reactor, Ready, Token, Waker};
 
@@ -288,9 +288,7 @@ pub struct SimChip {
 
 impl SimChip {
     fn access(&self) -> io::Result<()> {
-        if !self.bank.delay.is_zero() {
-            std::thread::sleep(self.bank.delay);
-        }
+        take(self.bank.delay);
         self.bank.check()
     }
 
@@ -302,6 +300,22 @@ impl SimChip {
             wiring.detected = Edges::NONE;
             wiring.seen = Edges::NONE;
         });
+    }
+}
+
+/// A sleep takes at least this long, however short it is meant to be.
+const SHORTEST_SLEEP: Duration = Duration::from_micros(100);
+
+/// Lets time pass.
+fn take(delay: Duration) {
+    if delay >= SHORTEST_SLEEP {
+        return std::thread::sleep(delay);
+    }
+    if !delay.is_zero() {
+        let begin = Instant::now();
+        while begin.elapsed() < delay {
+            std::hint::spin_loop();
+        }
     }
 }
 
@@ -333,9 +347,7 @@ impl Chip for SimChip {
     }
 
     fn value(&mut self, line: Line) -> io::Result<bool> {
-        if !self.bank.delay.is_zero() {
-            self.access()?;
-        }
+        take(self.bank.delay);
         self.bank.value(line)
     }
 
