@@ -25,6 +25,9 @@ use crate::wire;
 const REQUESTS: QueueIndex = QueueIndex(0);
 const EVENTS: QueueIndex = QueueIndex(1);
 
+/// Answers published at a time: the driver works on them while we go on, and has new requests by the time we look.
+const ANSWERS: u32 = 8;
+
 /// Most requests with effects beyond their queue in one turn; each begins a batch of its own.
 const MAX_WIDER: u32 = 64;
 
@@ -188,7 +191,7 @@ impl Device for Gpio {
             lines: (0..self.lines).map(|_| LineState::default()).collect(),
             names: Arc::clone(&self.names),
             interrupts: setup.features() & wire::FEATURE_IRQ != 0,
-            is_slow: self.may_block(),
+            answers: if self.may_block() { 1 } else { ANSWERS },
             sensed: Vec::new(),
         })
     }
@@ -225,8 +228,8 @@ pub struct GpioWorker {
     names: Arc<[u8]>,
     /// Whether VIRTIO_GPIO_F_IRQ was agreed on.
     interrupts: bool,
-    /// An access takes longer than telling the driver: answers are published one by one.
-    is_slow: bool,
+    /// Answers published at a time; one by one where an access takes longer than telling the driver.
+    answers: u32,
     /// Edges on their way from the chip to the driver; kept for its room.
     sensed: Vec<(Line, Edge)>,
 }
@@ -272,7 +275,7 @@ impl GpioWorker {
     /// Answers requests up to the first one that has effects elsewhere: on interrupts, or on what is watched.
     fn serve_values(&mut self, io: &mut Io<'_>) -> Option<(Ticket, Segments, Command)> {
         let mut queue = io.queue(REQUESTS);
-        loop {
+        for answered in 1u32.. {
             let mut request = queue.next()?;
             match self.serve_value(&mut request) {
                 Ok(Progress::Answered) => request.finish(),
@@ -282,10 +285,11 @@ impl GpioWorker {
                 }
                 Err(fault) => request.fail(fault),
             }
-            if self.is_slow {
+            if answered.is_multiple_of(self.answers) {
                 queue.flush();
             }
         }
+        None
     }
 
     fn serve_value(&mut self, request: &mut Request<'_>) -> Result<Progress, GuestFault> {
