@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::tally::Tally;
-use crate::guest::hardware;
+use crate::guest::devices::Device;
+use crate::guest::{Attach, hardware};
 use crate::packages::{self, Package};
 use crate::process::capture;
 use crate::workspace::{Workspace, cargo, prepare_build};
@@ -24,12 +25,26 @@ struct Suite {
     device: &'static str,
     /// Tools of the host that the results are compared with.
     tools: &'static [Package],
+    /// Our devices that the machine itself is given, with their default arguments.
+    attached: &'static [&'static str],
 }
 
-const SUITES: &[Suite] = &[Suite {
-    device: "gpio",
-    tools: &[Package::program("gpiod", "gpionotify").backported()],
-}];
+const SUITES: &[Suite] = &[
+    Suite {
+        device: "gpio",
+        tools: &[Package::program("gpiod", "gpionotify").backported()],
+        attached: &[],
+    },
+    Suite {
+        device: "i2c",
+        tools: &[
+            Package::program("i2c-tools", "i2cget"),
+            Package::program("busybox-static", "busybox"),
+        ],
+        // the kernel's i2c-stub knows no whole transfers; the adapter of a guest does
+        attached: &["i2c"],
+    },
+];
 
 /// Runs all of them.
 pub fn run(workspace: &Workspace) -> Result<Tally> {
@@ -50,7 +65,8 @@ pub fn run(workspace: &Workspace) -> Result<Tally> {
 impl Suite {
     fn run(&self, workspace: &Workspace) -> Result<Tally> {
         packages::require(self.tools)?;
-        let output = hardware::run(&self.build(workspace)?, RUN_LIMIT)?;
+        let program = self.build(workspace)?;
+        let output = hardware::run(workspace, &program, &self.attachments(), RUN_LIMIT)?;
         let log = workspace.log(&format!("hardware-{}", self.device))?;
         fs::write(&log, &output)?;
         let mut tally = Tally::from_cargo_test(&output);
@@ -59,6 +75,11 @@ impl Suite {
             tally.notes.push(note);
         }
         Ok(tally)
+    }
+
+    fn attachments(&self) -> Vec<Attach> {
+        let found = self.attached.iter().filter_map(|name| Device::find(name));
+        found.map(Attach::with_defaults).collect()
     }
 
     /// Builds the test and returns its binary.
