@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use vhost_device_core::DirtyLog;
-use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
+use vm_memory::{FileOffset, GuestAddress, GuestRegionMmap, VolatileMemory};
 
 use super::memory::{PAGE, check_length};
 use super::sigbus::Guard;
@@ -15,11 +15,41 @@ use super::sigbus::Guard;
 /// Bytes of guest memory per bit (VHOST_LOG_PAGE).
 const LOG_PAGE: u64 = 4096;
 
+/// The log in force, if any. All memory of a connection shares it, so that a request taken before the log was set is
+/// recorded when it writes: an event buffer may be held for long.
+#[derive(Default)]
+pub struct LogSwitch {
+    on: AtomicBool,
+    log: RwLock<Option<Arc<dyn DirtyLog>>>,
+}
+
+impl LogSwitch {
+    /// Records in `log` from now on.
+    pub fn set(&self, log: Option<Arc<dyn DirtyLog>>) {
+        let on = log.is_some();
+        *self.log.write().unwrap_or_else(PoisonError::into_inner) = log;
+        self.on.store(on, Ordering::SeqCst);
+    }
+}
+
+impl DirtyLog for LogSwitch {
+    fn mark(&self, address: u64, len: u64) {
+        // All that an ordinary run pays.
+        if !self.on.load(Ordering::Relaxed) {
+            return;
+        }
+        let log = self.log.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(log) = log.as_ref() {
+            log.mark(address, len);
+        }
+    }
+}
+
 /// One bit per page, set and never cleared by us.
 pub struct PageLog {
     // Before the mapping: it is deregistered first.
     _guard: Guard,
-    bits: MmapRegion,
+    bits: GuestRegionMmap,
 }
 
 impl PageLog {
@@ -30,8 +60,10 @@ impl PageLog {
     pub fn new(file: File, offset: u64, size: u64, connection: &Arc<OwnedFd>) -> io::Result<Self> {
         check_length(&file, offset, size)?;
         let size = usize::try_from(size).map_err(io::Error::other)?;
-        let bits =
-            MmapRegion::from_file(FileOffset::new(file, offset), size).map_err(io::Error::other)?;
+        // The address means nothing here: the log is an ordinary file, under Xen too.
+        let file = FileOffset::new(file, offset);
+        let bits = GuestRegionMmap::from_range(GuestAddress(0), size, Some(file))
+            .map_err(io::Error::other)?;
         Ok(Self {
             _guard: Guard::new(bits.as_ptr() as usize, size, PAGE, connection)?,
             bits,

@@ -10,6 +10,7 @@ use vhost::vhost_user::message::VhostUserMemoryRegion;
 use vhost_device_core::{DirtyLog, Memory};
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
 
+use super::dirty::LogSwitch;
 use super::sigbus::{Guard, map_zeroes};
 
 /// Size of an ordinary page; mappings of huge pages report their own.
@@ -130,7 +131,7 @@ fn page_size(file: &File) -> io::Result<usize> {
 /// The regions of one connection, and the log in force.
 pub struct MemoryTable {
     regions: Vec<Arc<Region>>,
-    log: Option<Arc<dyn DirtyLog>>,
+    log: Arc<LogSwitch>,
     snapshot: Arc<Memory>,
     connection: Arc<OwnedFd>,
 }
@@ -140,7 +141,7 @@ impl MemoryTable {
     pub fn new(connection: Arc<OwnedFd>) -> Self {
         Self {
             regions: Vec::new(),
-            log: None,
+            log: Arc::default(),
             snapshot: Arc::default(),
             connection,
         }
@@ -196,11 +197,9 @@ impl MemoryTable {
         self.install(regions)
     }
 
-    /// Sets the log that writes are recorded in.
+    /// Sets the log that writes are recorded in, those of requests in flight included.
     pub fn set_log(&mut self, log: Option<Arc<dyn DirtyLog>>) {
-        self.log = log;
-        // The regions are those of a table that was accepted before.
-        let _ = self.install(self.regions.clone());
+        self.log.set(log);
     }
 
     /// The guest address of a frontend's address.
@@ -253,7 +252,7 @@ impl MemoryTable {
                 .map_err(|error| MemoryFault::Table(error.to_string()))?
         };
         let keep = Arc::new(regions.clone());
-        self.snapshot = Arc::new(Memory::with_log(map, self.log.clone()).keeping(keep));
+        self.snapshot = Arc::new(Memory::with_log(map, Some(self.log.clone())).keeping(keep));
         self.regions = regions;
         Ok(())
     }
@@ -309,6 +308,30 @@ pub(super) mod tests {
         assert_eq!(table.guest_address(0x7abc), Some(0x1abc));
         assert_eq!(table.guest_address(0x8000), None);
         assert_eq!(table.snapshot().map().num_regions(), 1);
+    }
+
+    /// The bug: a buffer held since before the log was set was written without a mark, and lost by a migration.
+    #[test]
+    fn what_a_request_in_flight_writes_is_recorded_in_a_log_set_later() {
+        #[derive(Default)]
+        struct Marks(std::sync::Mutex<Vec<(u64, u64)>>);
+        impl DirtyLog for Marks {
+            fn mark(&self, address: u64, len: u64) {
+                self.0.lock().unwrap().push((address, len));
+            }
+        }
+        let mut table = table();
+        table
+            .replace(&[spec(0, 0x1000, 0)], vec![memfd(0x1000)])
+            .unwrap();
+        let held = table.snapshot();
+        held.mark(1, 1);
+        let marks = Arc::new(Marks::default());
+        table.set_log(Some(marks.clone()));
+        held.mark(2, 3);
+        table.set_log(None);
+        held.mark(4, 5);
+        assert_eq!(*marks.0.lock().unwrap(), [(2, 3)]);
     }
 
     #[test]

@@ -131,7 +131,7 @@ mod tests {
     use std::io::Read;
     use std::os::unix::net::UnixStream;
 
-    use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
+    use vm_memory::{FileOffset, GuestAddress, GuestRegionMmap, VolatileMemory};
 
     use super::*;
 
@@ -139,13 +139,13 @@ mod tests {
     fn a_truncated_mapping_reads_as_zeroes_and_ends_its_connection() {
         install().unwrap();
         let file = crate::engine::memory::tests::memfd(2 * 4096);
-        let map = MmapRegion::<()>::from_file(FileOffset::new(file.try_clone().unwrap(), 0), 8192)
-            .unwrap();
+        let offset = FileOffset::new(file.try_clone().unwrap(), 0);
+        let map = GuestRegionMmap::<()>::from_range(GuestAddress(0), 8192, Some(offset)).unwrap();
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let ours = Arc::new(OwnedFd::from(ours));
         let _guard = Guard::new(map.as_ptr() as usize, 8192, 4096, &ours).unwrap();
         file.set_len(4096).unwrap();
-        let slice = map.get_slice(0, 8192).unwrap();
+        let slice = VolatileMemory::get_slice(&*map, 0, 8192).unwrap();
         let mut bytes = vec![1u8; 8192];
         slice.copy_to(&mut bytes[..]);
         assert!(bytes[4096..].iter().all(|byte| *byte == 0));
