@@ -19,14 +19,15 @@ pub fn root() -> Result<PathBuf> {
     Ok(root)
 }
 
-/// The folder of the entry `name` made from `inputs`; `build` fills it if it does not exist yet.
+/// The folder of the entry `name` made from `inputs`; `build` fills it if it does not exist yet. Its second argument is a
+/// folder for what is needed only meanwhile, which is removed when the result is in place: that can take minutes.
 ///
 /// A build happens in a folder beside, which is renamed when it is complete: a half-finished one never counts. Two
 /// processes never build the same entry at once; the second waits and finds the result.
 pub fn entry(
     name: &str,
     inputs: &[&[u8]],
-    build: impl FnOnce(&Path) -> Result<()>,
+    build: impl FnOnce(&Path, &Path) -> Result<()>,
 ) -> Result<PathBuf> {
     entry_in(&root()?, name, inputs, build)
 }
@@ -35,7 +36,7 @@ fn entry_in(
     root: &Path,
     name: &str,
     inputs: &[&[u8]],
-    build: impl FnOnce(&Path) -> Result<()>,
+    build: impl FnOnce(&Path, &Path) -> Result<()>,
 ) -> Result<PathBuf> {
     let folder = root.join(format!("{name}-{:016x}", hash(inputs)));
     if folder.exists() {
@@ -47,9 +48,14 @@ fn entry_in(
     }
     let partial = root.join(format!("{name}.partial"));
     remove(&partial)?;
-    fs::create_dir(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
-    if let Err(error) = build(&partial) {
+    let scratch = root.join(format!("{name}.scratch"));
+    remove(&scratch)?;
+    for folder in [&partial, &scratch] {
+        fs::create_dir(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    if let Err(error) = build(&partial, &scratch) {
         remove(&partial)?;
+        remove(&scratch)?;
         return Err(error);
     }
     fs::rename(&partial, &folder).with_context(|| {
@@ -59,6 +65,7 @@ fn entry_in(
             folder.display()
         )
     })?;
+    remove(&scratch)?;
     Ok(folder)
 }
 
@@ -107,7 +114,7 @@ mod tests {
         let root = Folder::new("cache").unwrap();
         let mut builds = 0;
         let mut get = |input: &str| {
-            entry_in(root.path(), "thing", &[input.as_bytes()], |folder| {
+            entry_in(root.path(), "thing", &[input.as_bytes()], |folder, _| {
                 builds += 1;
                 fs::write(folder.join("result"), input)?;
                 Ok(())
@@ -124,13 +131,15 @@ mod tests {
     #[test]
     fn a_failed_build_leaves_nothing_that_counts() {
         let root = Folder::new("cache").unwrap();
-        let failed = entry_in(root.path(), "thing", &[b"a"], |folder| {
+        let failed = entry_in(root.path(), "thing", &[b"a"], |folder, scratch| {
             fs::write(folder.join("half"), "")?;
+            fs::write(scratch.join("source"), "")?;
             anyhow::bail!("no disk")
         });
         assert!(failed.is_err());
-        let built = entry_in(root.path(), "thing", &[b"a"], |_| Ok(())).unwrap();
+        let built = entry_in(root.path(), "thing", &[b"a"], |_, _| Ok(())).unwrap();
         assert!(!built.join("half").exists());
+        assert!(!root.path().join("thing.scratch").exists());
     }
 
     #[test]

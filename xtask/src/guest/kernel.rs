@@ -81,18 +81,18 @@ pub fn image(machine: Machine) -> Result<PathBuf> {
         options.as_bytes(),
         RECIPE,
     ];
-    let folder = cache::entry(&name, &inputs, |folder| make(&build, &options, folder))?;
+    let folder = cache::entry(&name, &inputs, |folder, scratch| {
+        make(&build, &options, folder, scratch)
+    })?;
     Ok(folder.join("kernel"))
 }
 
-fn make(build: &Build, options: &str, folder: &Path) -> Result<()> {
+fn make(build: &Build, options: &str, folder: &Path, scratch: &Path) -> Result<()> {
     packages::require(PACKAGES)?;
     let log = cache::root()?.join(format!("logs/kernel-{}.log", build.arch));
     workspace::fresh_log(&log)?;
     let progress = Progress::start("fetching the guest kernel's source");
-    let scratch = folder.join("scratch");
-    fs::create_dir(&scratch)?;
-    let source = source::fetch(&scratch, &log)?;
+    let source = source::fetch(scratch, &log)?;
     progress.done(&source.version);
 
     let label = format!(
@@ -105,7 +105,6 @@ fn make(build: &Build, options: &str, folder: &Path) -> Result<()> {
     compile(build, &source.tree, &output, &log)?;
     keep(build, &output, folder)?;
     fs::write(folder.join("version"), source.version + "\n")?;
-    fs::remove_dir_all(&scratch)?;
     progress.done("ok");
     Ok(())
 }
