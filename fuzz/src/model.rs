@@ -255,6 +255,12 @@ impl Model {
         self.written += u64::from(length);
     }
 
+    /// Completes a request of which so much was read.
+    pub fn used_after(&mut self, read: u64, head: u16, length: u32) {
+        self.written += read;
+        self.used(head, length);
+    }
+
     /// Completes a request that is malformed or was refused by the device.
     pub fn refuse(&mut self, head: u16) {
         self.counters.faults += 1;

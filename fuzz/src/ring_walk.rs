@@ -247,11 +247,11 @@ fn end(
     match choice >> 12 & 7 {
         0 | 1 => {
             request.finish();
-            model.used(head, answer.used(&buffers));
+            model.used_after(seen.len() as u64, head, answer.used(&buffers));
         }
         2 => {
             drop(request);
-            model.used(head, answer.used(&buffers));
+            model.used_after(seen.len() as u64, head, answer.used(&buffers));
         }
         3 => {
             request.fail(GuestFault::Invalid);

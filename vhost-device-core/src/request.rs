@@ -420,9 +420,9 @@ impl<'q> Request<'q> {
     }
 
     fn complete(&mut self) {
-        let written = self.buffers.written();
+        let (written, read) = (self.buffers.written(), self.buffers.read.passed);
         let chain = self.end();
-        self.slot.complete(chain, written);
+        self.slot.complete(chain, written, read);
     }
 
     /// Marks the request as ended and hands out its lists.

@@ -70,7 +70,7 @@ pub struct Ring {
     published: u16,
     /// Bytes written by requests that the driver cannot see yet.
     unpublished_bytes: u64,
-    /// Bytes written by requests of the present batch.
+    /// Bytes read and written by requests of the present batch.
     batch_bytes: u64,
     /// Chains taken and neither completed nor put back.
     in_flight: u16,

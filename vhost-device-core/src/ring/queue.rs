@@ -20,7 +20,7 @@ const AVAIL_F_NO_INTERRUPT: u16 = 1;
 /// Most requests served in one batch before other queues and events get their turn.
 const MAX_BATCH: u16 = 1024;
 
-/// Most bytes written in one batch before other queues and events get their turn.
+/// Most bytes read and written in one batch before other queues and events get their turn.
 const MAX_BATCH_BYTES: u64 = 1 << 20;
 
 /// Bytes completed in one batch after which the driver is told early, so that it can work on them while we go on.
@@ -368,7 +368,9 @@ impl<'q> RequestSlot<'q> {
         self.memory
     }
 
-    pub fn complete(&mut self, chain: Chain, written: u32) {
+    /// Completes the request. `read` counts against the batch as `written` does.
+    pub fn complete(&mut self, chain: Chain, written: u32, read: u64) {
+        self.ring.batch_bytes += read;
         self.ring
             .push_used(self.memory, &self.used, self.head, written);
         self.ring.chain = chain;

@@ -13,8 +13,11 @@ use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 pub const STATUS_OK: u8 = 0;
-/// The length does not fit the buffers.
+/// The length is too large, or does not fit the buffers.
 pub const STATUS_INVALID: u8 = 1;
+
+/// Longest payload, so that no request keeps the thread busy.
+pub const LARGEST: u32 = 0x1_0000;
 
 /// Bytes moved at once, so that no request sizes an allocation.
 const PIECE: usize = 256;
@@ -29,7 +32,7 @@ pub struct Header {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Config {
-    pub piece: U32,
+    pub largest: U32,
     pub mask: u8,
 }
 
@@ -58,7 +61,7 @@ impl Device for Echo {
 
     fn read_config(&self, offset: u32, out: &mut [u8]) {
         let config = Config {
-            piece: (PIECE as u32).into(),
+            largest: LARGEST.into(),
             mask: self.mask.load(Ordering::Relaxed),
         };
         read_struct(&config, offset, out);
@@ -98,7 +101,11 @@ impl Service for Echoing {
 impl Echoing {
     fn echo(&self, request: &mut Request<'_>) -> Result<(), GuestFault> {
         let header: Header = request.read()?;
-        let mut left = u64::from(header.length.get());
+        let length = header.length.get();
+        if length > LARGEST {
+            return Err(GuestFault::Invalid);
+        }
+        let mut left = u64::from(length);
         if left > request.readable() {
             return Err(GuestFault::ShortRequest);
         }

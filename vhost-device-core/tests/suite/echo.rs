@@ -5,11 +5,11 @@ use std::sync::Arc;
 use vhost_device_core::{ConfigRefused, Device};
 
 use crate::common::driver::{EVENT_IDX, INDIRECT_DESC, Used, readable, writable};
-use crate::common::guest::{self, BUFFERS};
+use crate::common::guest::{self, BUFFERS, HIGH};
 use crate::common::stand::Stand;
-use crate::devices::echo::{Echo, STATUS_INVALID, STATUS_OK};
+use crate::devices::echo::{Echo, LARGEST, STATUS_INVALID, STATUS_OK};
 
-const ANSWER: u64 = BUFFERS + 0x1000;
+const ANSWER: u64 = HIGH;
 
 /// Sends `length` and `payload`, and returns the answer's bytes and status.
 fn exchange(stand: &mut Stand<Echo>, length: u32, payload: &[u8], room: u32) -> (Vec<u8>, u8) {
@@ -59,8 +59,15 @@ fn a_service_answers_behind_rings_of_a_vmm() {
 fn a_length_that_does_not_fit_is_answered_with_a_status() {
     let device = Arc::new(Echo::default());
     let mut stand = Stand::new(&device, guest::memory(), 16, 0);
-    for (length, payload, room) in [(5, 4, 8), (u32::MAX, 4, 8), (8, 8, 7), (1, 1, 0)] {
-        let payload = vec![1; payload];
+    let table = [
+        (5, 4, 8),
+        (u32::MAX, 4, 8),
+        (8, 8, 7),
+        (1, 1, 0),
+        (LARGEST + 1, LARGEST + 1, LARGEST + 1),
+    ];
+    for (length, payload, room) in table {
+        let payload = vec![1; payload as usize];
         let (answer, status) = exchange(&mut stand, length, &payload, room);
         assert_eq!(status, STATUS_INVALID);
         assert!(answer.iter().all(|byte| *byte == 0xee));
@@ -96,7 +103,7 @@ fn the_configuration_changes_what_the_next_request_sees() {
     assert_eq!(device.write_config(4, &[0x0f]), Ok(()));
     let mut config = [0; 5];
     device.read_config(0, &mut config);
-    assert_eq!(config, [0, 1, 0, 0, 0x0f]);
+    assert_eq!(config, [0, 0, 1, 0, 0x0f]);
     let (answer, _) = exchange(&mut stand, 2, &[0xf0, 0x0f], 2);
     assert_eq!(answer, [0xff, 0x00]);
     for (offset, bytes) in [

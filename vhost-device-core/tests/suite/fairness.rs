@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use vhost_device_core::embed::NoReactor;
 use vhost_device_core::{Io, Poll, QueueIndex, Ready, Request, Runner, Serve, Token, Worker};
 
-use crate::common::driver::{Driver, EVENT_IDX, Place, readable, writable};
+use crate::common::driver::{Driver, EVENT_IDX, Piece, Place, readable, writable};
 use crate::common::guest::{self, BUFFERS};
 use crate::common::rig::{Answer, OnKick, Rig};
 
@@ -80,11 +80,18 @@ fn drivers_that_never_stop_do_not_keep_the_thread_nor_starve_each_other() {
 }
 
 #[test]
-fn long_answers_end_a_batch_earlier() {
+fn long_requests_and_answers_end_a_batch_earlier() {
+    for piece in [readable(BUFFERS, 128 * 1024), writable(BUFFERS, 128 * 1024)] {
+        long_requests_end_a_batch_earlier(piece);
+    }
+}
+
+fn long_requests_end_a_batch_earlier(piece: Piece) {
     let order: Arc<Mutex<Vec<QueueIndex>>> = Arc::default();
     let log = Arc::clone(&order);
     let answer = Answer(move |queue: QueueIndex, request: &mut Request<'_>| {
         log.lock().unwrap().push(queue);
+        request.advance_read(u64::MAX);
         request.advance_written(u64::MAX);
         Ok(())
     });
@@ -92,7 +99,7 @@ fn long_answers_end_a_batch_earlier() {
     for driver in &mut rig.drivers {
         // Eight are a mebibyte.
         for _ in 0..20 {
-            driver.add(&[writable(BUFFERS, 128 * 1024)]).unwrap();
+            driver.add(&[piece]).unwrap();
         }
     }
     rig.runner.kick(FIRST, &mut NoReactor);

@@ -36,7 +36,7 @@ impl Subject for Echo {
     }
 
     fn config(&self) -> Vec<u8> {
-        vec![0, 1, 0, 0, 0]
+        vec![0, 0, 1, 0, 0]
     }
 
     fn writable_config(&self) -> Vec<Range<u32>> {
