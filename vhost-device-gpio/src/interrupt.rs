@@ -1,4 +1,4 @@
-//! The interrupt of one line (VIRTIO 1.3, sections 5.16.5.6 and 5.16.6), as a state machine.
+//! The interrupt of one line (VIRTIO 1.3, sections 5.18.6.6 and 5.18.7), as a state machine.
 //!
 //! An interrupt is enabled by a request and unmasked by an event buffer; an event takes the buffer, which masks it again.
 //! Edges are latched while it is masked, levels are not: they are looked at.

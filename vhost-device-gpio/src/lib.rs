@@ -1,4 +1,4 @@
-//! The virtio GPIO device (VIRTIO 1.3, section 5.16; device ID 41).
+//! The virtio GPIO device (VIRTIO 1.3, section 5.18; device ID 41).
 //!
 //! The guest sees a chip with up to [`MAX_LINES`] lines, optionally named, and two queues: requests, and events. Every
 //! request of the specification is served; lines can interrupt on rising, falling or both edges and on high or low

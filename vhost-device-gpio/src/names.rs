@@ -1,4 +1,4 @@
-//! The block of line names (VIRTIO 1.3, section 5.16.5.1).
+//! The block of line names (VIRTIO 1.3, section 5.18.6.1).
 
 use std::collections::HashSet;
 

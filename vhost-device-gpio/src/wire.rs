@@ -1,4 +1,4 @@
-//! The specification's structures and numbers (VIRTIO 1.3, section 5.16).
+//! The specification's structures and numbers (VIRTIO 1.3, section 5.18).
 
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes};

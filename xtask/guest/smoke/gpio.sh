@@ -43,6 +43,12 @@ armed() {
 
 disarmed() { if is_armed; then fail "the interrupt is still armed"; fi; }
 
+# QEMU before 9.0 does not pass VIRTIO_GPIO_F_IRQ, the first feature bit, to its guest.
+interrupts=no
+case $(cat /sys/bus/virtio/drivers/gpio_virtio/virtio*/features) in
+1*) interrupts=yes ;;
+esac
+
 # The edges that gpiomon sees while the led goes on, off, on and off.
 edges() {
     gpiomon -c "$(chip)" -e "$1" -F %E -n "$2" button >/tmp/edges &
@@ -72,36 +78,51 @@ test "$(gpioget --numeric button)" = 0
 test "$(gpioget --numeric --active-low button)" = 1
 release
 
-# edges; gpiomon disarms the interrupt when it has seen enough
-test "$(edges both 4)" = "rising falling rising falling " || fail "both: $(cat /tmp/edges)"
-test "$(edges rising 2)" = "rising rising " || fail "rising: $(cat /tmp/edges)"
-test "$(edges falling 2)" = "falling falling " || fail "falling: $(cat /tmp/edges)"
-disarmed
+test_interrupts() {
+    # edges; gpiomon disarms the interrupt when it has seen enough
+    test "$(edges both 4)" = "rising falling rising falling " || fail "both: $(cat /tmp/edges)"
+    test "$(edges rising 2)" = "rising rising " || fail "rising: $(cat /tmp/edges)"
+    test "$(edges falling 2)" = "falling falling " || fail "falling: $(cat /tmp/edges)"
+    disarmed
 
-# and when it is killed; edges that nobody waits for are not kept
-gpiomon -c "$(chip)" button >/tmp/none &
-monitor=$!
-armed
-kill "$monitor"
-wait "$monitor" || true
-disarmed
-gpioset -c "$(chip)" -t 10ms,0 led=1
-test ! -s /tmp/none
-test "$(edges both 4)" = "rising falling rising falling " || fail "again: $(cat /tmp/edges)"
+    # and when it is killed; edges that nobody waits for are not kept
+    gpiomon -c "$(chip)" button >/tmp/none &
+    monitor=$!
+    armed
+    kill "$monitor"
+    wait "$monitor" || true
+    disarmed
+    gpioset -c "$(chip)" -t 10ms,0 led=1
+    test ! -s /tmp/none
+    test "$(edges both 4)" = "rising falling rising falling " || fail "again: $(cat /tmp/edges)"
+}
+
+without_interrupts() {
+    if gpiomon -c "$(chip)" -n 1 button 2>/tmp/refused; then fail "gpiomon without interrupts"; fi
+    grep -q 'unable to request' /tmp/refused
+}
+
+if test $interrupts = yes; then test_interrupts; else without_interrupts; fi
 
 # the driver leaves with an interrupt armed and an output held, and comes back
-gpiomon -c "$(chip)" button >/tmp/none &
-monitor=$!
 hold led=1
-armed
+becomes button 1
+monitor=
+if test $interrupts = yes; then
+    gpiomon -c "$(chip)" button >/tmp/none &
+    monitor=$!
+    armed
+fi
 cd /sys/bus/virtio/drivers/gpio_virtio
 device=$(basename virtio*)
 echo "$device" >unbind
-kill "$holder" "$monitor" 2>/dev/null || true
-wait "$holder" "$monitor" || true
+kill "$holder" $monitor 2>/dev/null || true
+wait "$holder" $monitor || true
 test -z "$(chip)"
 echo "$device" >bind
 test "$(gpioget --numeric led button)" = "0 0"
-test "$(edges both 4)" = "rising falling rising falling " || fail "bound again: $(cat /tmp/edges)"
+if test $interrupts = yes; then
+    test "$(edges both 4)" = "rising falling rising falling " || fail "bound again: $(cat /tmp/edges)"
+fi
 if dmesg | grep -iE 'gpio.*(failed|timed out|incorrect|unsupported)'; then fail "the driver complains"; fi
-echo "$(chip): lines driven, sensed and monitored, driver unbound and bound"
+echo "$(chip): lines driven, sensed and monitored, driver unbound and bound; interrupts: $interrupts"

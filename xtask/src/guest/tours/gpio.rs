@@ -26,6 +26,9 @@ const BLINKS: [&str; 4] = ["event 0 1", "event 0 0", "event 0 1", "event 0 0"];
 /// What the guest says when the host has pulled line 3.
 const RUNG: &str = "gpiomon: rising edge of line 3";
 
+/// What it says where the machine has no interrupts for it.
+const UNABLE: &str = "no interrupts: QEMU before 9.0 does not pass them on";
+
 const CONTROL: &str = "control";
 const SEEN: &str = "seen";
 
@@ -82,13 +85,19 @@ fn compare(folder: &Path, output: &str) -> Result<Comparison> {
         has_blinked(&seen),
         "the guest's light did not blink twice for the host\n{view}"
     );
+    let says = |what| output.lines().any(|line| line == what);
     ensure!(
-        output.lines().any(|line| line == RUNG),
+        says(RUNG) || says(UNABLE),
         "the guest saw no interrupt\n{view}"
     );
+    let bell = if says(RUNG) {
+        ", the guest the doorbell once"
+    } else {
+        ""
+    };
     Ok(Comparison {
         view,
-        verdict: "the host saw the light blink twice, the guest the doorbell once".to_owned(),
+        verdict: format!("the host saw the light blink twice{bell}"),
     })
 }
 
