@@ -119,13 +119,12 @@ impl Worker for I2cWorker {
     fn kick(&mut self, _: QueueIndex, io: &mut Io<'_>) {
         let device = Arc::clone(&self.device);
         let mut buses = lock(&device.buses);
-        let slow = device.may_block;
         let mut queue = io.queue(REQUESTS);
-        while self.step(&mut queue, buses.as_deref_mut()) {
-            if slow {
-                queue.flush();
-            }
+        if device.may_block {
+            // Each request is told at once, and a stop does not wait for the whole ring.
+            queue = queue.at_most(1);
         }
+        while self.step(&mut queue, buses.as_deref_mut()) {}
         self.watch_the_clock();
     }
 
