@@ -135,12 +135,12 @@ pub struct Place {
 }
 
 impl Place {
-    /// One part behind the other from address 0, or each anywhere.
-    pub fn read(tape: &mut Tape<'_>) -> Self {
+    /// One part behind the other from `base` on, or each anywhere.
+    pub fn read(tape: &mut Tape<'_>, base: u64) -> Self {
         // Up to 256: larger ones have no room here.
         let size = 1 << (tape.u8() % 9);
         if tape.u8() % 2 == 0 {
-            Self::compact(size)
+            Self::compact(size, base)
         } else {
             Self {
                 size,
@@ -151,12 +151,12 @@ impl Place {
         }
     }
 
-    pub fn compact(size: u16) -> Self {
-        let available = 16 * u64::from(size);
+    pub fn compact(size: u16, base: u64) -> Self {
+        let available = base + 16 * u64::from(size);
         let used = (available + 6 + 2 * u64::from(size)).next_multiple_of(4);
         Self {
             size,
-            descriptors: 0,
+            descriptors: base,
             available,
             used,
         }

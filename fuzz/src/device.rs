@@ -17,6 +17,9 @@ use crate::arena::{Arena, Place, SIZE, contents};
 use crate::common::driver::{EVENT_IDX, INDIRECT_DESC};
 use crate::tape::Tape;
 
+/// Each queue's ring has this much room, if it is small; buffers follow.
+const QUEUE_ROOM: u64 = 0x400;
+
 /// Runs one input against `device`, which keeps no state between connections.
 pub fn run<D: Device>(device: &Arc<D>, data: &[u8]) {
     let mut tape = Tape::new(data);
@@ -27,7 +30,9 @@ pub fn run<D: Device>(device: &Arc<D>, data: &[u8]) {
         .map(|_| [(); 6].map(|()| tape.u8()))
         .collect();
     let queues = device.queues().len();
-    let places: Vec<Place> = (0..queues).map(|_| Place::read(&mut tape)).collect();
+    let places = (0..queues)
+        .map(|queue| Place::read(&mut tape, QUEUE_ROOM * queue as u64))
+        .collect();
     let arena = Arena::new(&contents(tape.rest()));
     let mut frontend = Frontend::new(device, arena, places, features);
     for [kind, queue, a, b, c, d] in steps {
@@ -191,7 +196,7 @@ fn assert_takes_requests<D: Device>(device: &Arc<D>) {
         image[at..at + 16]
             .copy_from_slice(&[0, 4, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, flags, 0, next, 0]);
     }
-    let place = Place::compact(16);
+    let place = Place::compact(16, 0);
     for queue in 0..queues {
         let arena = Arena::new(&contents(&image));
         let mut frontend = Frontend::new(device, arena, vec![place; queues], 0);

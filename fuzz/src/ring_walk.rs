@@ -57,7 +57,7 @@ struct Pair {
 /// Runs one input.
 pub fn run(data: &[u8]) {
     let mut tape = Tape::new(data);
-    let place = Place::read(&mut tape);
+    let place = Place::read(&mut tape, 0);
     let flags = tape.u8();
     let features = [0, EVENT_IDX, INDIRECT_DESC, EVENT_IDX | INDIRECT_DESC][usize::from(flags % 4)];
     let next_available = if flags & 0x80 == 0 { 0 } else { tape.u16() };

@@ -21,8 +21,8 @@ use crate::workspace::{Workspace, fresh_log};
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 /// Longest time for questions to cargo-fuzz.
 const ASK_LIMIT: Duration = Duration::from_secs(60);
-/// What a run may take beyond the time that it was given: start, last input, statistics.
-const MARGIN: Duration = Duration::from_secs(120);
+/// What a run may take beyond the time that it was given: a source file may have changed since all was built.
+const MARGIN: Duration = Duration::from_secs(900);
 
 /// Longest input in bytes; guest memory of the targets is hardly larger.
 const MAX_LENGTH: usize = 4096;
