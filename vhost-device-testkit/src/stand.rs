@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::os::fd::RawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::control::{Control, ControlError, Verdict};
 use crate::failure::{At, Result};
@@ -272,13 +272,15 @@ impl<'a> Stand<'a> {
     /// # Errors
     /// When the daemon is gone.
     pub fn settled(&self) -> Result<Stats> {
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
         let mut last = self.daemon.stats()?;
-        for _ in 0..20 {
+        let mut unchanged = 0;
+        // A session that is still being torn down holds guest memory, then only descriptors for a moment.
+        while Instant::now() < deadline && (unchanged < 3 || last.guest_mappings > 0) {
             std::thread::sleep(Duration::from_millis(10));
             let now = self.daemon.stats()?;
-            if resources(&now) == resources(&last) {
-                return Ok(now);
-            }
+            let same = resources(&now) == resources(&last);
+            unchanged = if same { unchanged + 1 } else { 0 };
             last = now;
         }
         Ok(last)
