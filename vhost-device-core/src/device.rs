@@ -273,7 +273,8 @@ impl<'a> Setup<'a> {
 
 /// Serves one or more queues of a device for one connection. It runs on one thread and owns its state.
 pub trait Worker: Send + 'static {
-    /// The driver made buffers available on `queue`, or the queue has just started.
+    /// The driver made buffers available on `queue`, or the queue has just started. Take them all, or come back for the
+    /// rest by an event: see [`Queue::next`](crate::Queue::next).
     fn kick(&mut self, queue: QueueIndex, io: &mut Io<'_>);
 
     /// A descriptor, timer or waker is ready.

@@ -98,7 +98,7 @@ impl<'a> Queue<'a> {
     /// the thread has had its turn.
     pub fn at_most(mut self, requests: u16) -> Self {
         if let Some(active) = &mut self.active {
-            active.left = requests;
+            active.left = active.left.min(requests);
         }
         self
     }
@@ -112,6 +112,9 @@ impl<'a> Queue<'a> {
 
     /// Takes the next request. `None`: the ring is empty, stopped, or it is the other queues' turn; in the last case the
     /// worker is kicked again by itself.
+    ///
+    /// The driver is asked for kicks only once this was `None` for an empty ring. A worker that stops before leaves the
+    /// rest on purpose, and has to come back for it by an event of its own.
     ///
     /// A chain that cannot be walked is answered here, with used length 0, and the next one is tried.
     #[expect(
