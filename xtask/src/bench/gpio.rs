@@ -1,20 +1,15 @@
 //! The GPIO device on a simulated chip: reads of a line, and what armed interrupts cost while nothing happens.
 
-use std::time::Duration;
-
-use vhost_device_testkit::bench::{Load, Waiting, drive, eventfd_round_trips, idle, round_trips};
+use vhost_device_testkit::bench::{Load, Waiting, drive, round_trips};
 use vhost_device_testkit::ensure;
 use vhost_device_testkit::failure::Result;
 use vhost_device_testkit::framing::Framing;
-use vhost_device_testkit::process::Daemon;
 use vhost_device_testkit::session::{Request, Session};
 
-use super::Bench;
 use super::table::Table;
+use super::{Bench, ROUND_TRIPS, finish, idle_table, round_trip_row, round_trip_table};
 
 const NAME: &str = "vhost-device-gpio";
-const ROUND_TRIPS: usize = 20_000;
-
 /// Lines whose interrupts are armed while the device idles.
 const ARMED: u16 = 64;
 
@@ -88,18 +83,7 @@ fn throughput(bench: &Bench) -> Result<()> {
 }
 
 fn latency(bench: &Bench) -> Result<()> {
-    let mut table = Table::new(&[
-        "round trips, depth 1, the driver sleeps",
-        "p50 us",
-        "p99 us",
-    ]);
-    let mut row = |name: &str, p50: Duration, p99: Duration| {
-        let us = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e6);
-        table.row([name.to_owned(), us(p50), us(p99)]);
-    };
-    let floor = eventfd_round_trips(ROUND_TRIPS)?;
-    let (p50, p99) = (floor.percentile(50), floor.percentile(99));
-    row("two eventfd wake-ups (the machine)", p50, p99);
+    let mut table = round_trip_table("round trips, depth 1, the driver sleeps")?;
     // an access that takes a microsecond moves the queues to a thread of their own, as for a chip of the host
     for (name, chip) in [
         ("read a line", "s8"),
@@ -109,7 +93,7 @@ fn latency(bench: &Bench) -> Result<()> {
         let mut session = bench.connect(&daemon, 2)?;
         let request = message(GET_VALUE, 0, 0);
         let spread = round_trips(&mut session, 0, &request, ROUND_TRIPS, Waiting::Sleeping)?;
-        row(name, spread.percentile(50), spread.percentile(99));
+        round_trip_row(&mut table, name, &spread);
         drop(session);
         finish(daemon)?;
     }
@@ -118,7 +102,7 @@ fn latency(bench: &Bench) -> Result<()> {
 }
 
 fn idleness(bench: &Bench) -> Result<()> {
-    let mut table = Table::new(&["idle", "wake-ups/s", "threads", "RSS MiB"]);
+    let mut table = idle_table();
     let lines = format!("s{ARMED}");
     for armed in [0, ARMED] {
         let daemon = bench.start(NAME, &["-l", &lines])?;
@@ -133,22 +117,10 @@ fn idleness(bench: &Bench) -> Result<()> {
             };
             session.submit(&buffer, &Framing::whole())?;
         }
-        let figures = idle(&daemon, bench.duration)?;
-        table.row([
-            format!("{armed} armed interrupts"),
-            format!("{:.1}", figures.wakeups),
-            figures.threads.to_string(),
-            format!("{:.2}", figures.resident_kib as f64 / 1024.0),
-        ]);
+        bench.idle_row(&mut table, &format!("{armed} armed interrupts"), &daemon)?;
         drop(session);
         finish(daemon)?;
     }
     table.print();
-    Ok(())
-}
-
-fn finish(mut daemon: Daemon) -> Result<()> {
-    daemon.terminate()?.clean()?;
-    daemon.trust();
     Ok(())
 }

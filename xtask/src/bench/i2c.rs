@@ -1,12 +1,11 @@
 //! The I2C adapter on a simulated bus.
 
-use vhost_device_testkit::bench::{Load, Waiting, drive, idle, round_trips};
+use vhost_device_testkit::bench::{Load, Waiting, drive, round_trips};
 use vhost_device_testkit::failure::Result;
-use vhost_device_testkit::process::Daemon;
 use vhost_device_testkit::session::Request;
 
-use super::Bench;
 use super::table::Table;
+use super::{Bench, finish, idle_table};
 
 const NAME: &str = "vhost-device-i2c";
 const ARGUMENTS: [&str; 2] = ["--device-list", "sim0:0x20=regs:0x48=lm75:0x50=24c02"];
@@ -96,25 +95,13 @@ fn throughput(bench: &Bench) -> Result<()> {
 }
 
 fn idleness(bench: &Bench) -> Result<()> {
-    let mut table = Table::new(&["idle", "wake-ups/s", "threads", "RSS MiB"]);
+    let mut table = idle_table();
     let daemon = bench.start(NAME, &ARGUMENTS)?;
     let mut session = bench.connect(&daemon, 1)?;
     let probe = request(SENSOR, READ, &[], 2);
     round_trips(&mut session, 0, &probe, 1, Waiting::Sleeping)?;
-    let figures = idle(&daemon, bench.duration)?;
-    table.row([
-        "one frontend, no requests".to_owned(),
-        format!("{:.1}", figures.wakeups),
-        figures.threads.to_string(),
-        format!("{:.2}", figures.resident_kib as f64 / 1024.0),
-    ]);
+    bench.idle_row(&mut table, "one frontend, no requests", &daemon)?;
     table.print();
     drop(session);
     finish(daemon)
-}
-
-fn finish(mut daemon: Daemon) -> Result<()> {
-    daemon.terminate()?.clean()?;
-    daemon.trust();
-    Ok(())
 }

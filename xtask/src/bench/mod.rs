@@ -12,10 +12,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
+use vhost_device_testkit::bench::{Spread, eventfd_round_trips, idle};
 use vhost_device_testkit::failure::{At, Failure, Result as Measured};
 use vhost_device_testkit::process::{Daemon, Launch};
 use vhost_device_testkit::session::{Options, Session};
 
+use self::table::Table;
 use crate::workspace::{Profile, Workspace};
 
 /// Measures one device.
@@ -83,4 +85,47 @@ impl Bench {
     pub fn connect(&self, daemon: &Daemon, queues: usize) -> Measured<Session> {
         Session::open(daemon.socket(), &Options::usual(queues)).at("connect")
     }
+}
+
+/// Round trips made for a row of percentiles.
+pub const ROUND_TRIPS: usize = 20_000;
+
+/// A table of round trips, which begins with the least that the machine can do.
+pub fn round_trip_table(title: &str) -> Measured<Table> {
+    let mut table = Table::new(&[title, "p50 us", "p99 us"]);
+    let floor = eventfd_round_trips(ROUND_TRIPS)?;
+    round_trip_row(&mut table, "two eventfd wake-ups (the machine)", &floor);
+    Ok(table)
+}
+
+/// Adds what was measured to a table of round trips.
+pub fn round_trip_row(table: &mut Table, name: &str, spread: &Spread) {
+    let us = |percent| format!("{:.1}", spread.percentile(percent).as_secs_f64() * 1e6);
+    table.row([name.to_owned(), us(50), us(99)]);
+}
+
+/// A table of what daemons cost while nothing is asked of them.
+pub fn idle_table() -> Table {
+    Table::new(&["idle", "wake-ups/s", "threads", "RSS MiB"])
+}
+
+impl Bench {
+    /// Watches an idle daemon and adds what it costs to a table.
+    pub fn idle_row(&self, table: &mut Table, name: &str, daemon: &Daemon) -> Measured<()> {
+        let figures = idle(daemon, self.duration)?;
+        table.row([
+            name.to_owned(),
+            format!("{:.1}", figures.wakeups),
+            figures.threads.to_string(),
+            format!("{:.2}", figures.resident_kib as f64 / 1024.0),
+        ]);
+        Ok(())
+    }
+}
+
+/// Ends a daemon, which must go well.
+pub fn finish(mut daemon: Daemon) -> Measured<()> {
+    daemon.terminate()?.clean()?;
+    daemon.trust();
+    Ok(())
 }

@@ -4,20 +4,15 @@ use std::time::{Duration, Instant};
 
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::time::{ClockId, clock_gettime};
-use vhost_device_testkit::bench::{
-    Figures, Load, Waiting, drive, eventfd_round_trips, idle, round_trips,
-};
+use vhost_device_testkit::bench::{Figures, Load, Waiting, drive, round_trips};
 use vhost_device_testkit::ensure;
 use vhost_device_testkit::failure::Result;
-use vhost_device_testkit::process::Daemon;
 use vhost_device_testkit::session::Request;
 
-use super::Bench;
 use super::table::Table;
+use super::{Bench, ROUND_TRIPS, finish, idle_table, round_trip_row, round_trip_table};
 
 const NAME: &str = "vhost-device-rng";
-const ROUND_TRIPS: usize = 20_000;
-
 /// Size of the requests, requests in flight.
 const LOADS: [(u32, usize); 5] = [(64, 1), (64, 64), (4096, 16), (4096, 64), (65536, 16)];
 
@@ -90,17 +85,7 @@ fn peer(bench: &Bench, load: &Load) -> Result<Figures> {
 }
 
 fn latency(bench: &Bench) -> Result<()> {
-    let mut table = Table::new(&["round trips, 64 bytes, depth 1", "p50 us", "p99 us"]);
-    let mut row = |name: &str, p50: Duration, p99: Duration| {
-        let us = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e6);
-        table.row([name.to_owned(), us(p50), us(p99)]);
-    };
-    let floor = eventfd_round_trips(ROUND_TRIPS)?;
-    row(
-        "two eventfd wake-ups (the machine)",
-        floor.percentile(50),
-        floor.percentile(99),
-    );
+    let mut table = round_trip_table("round trips, 64 bytes, depth 1")?;
     for (name, arguments) in [
         ("driver sleeps", &[][..]),
         ("driver sleeps, --poll-us 50", &["--poll-us", "50"][..]),
@@ -114,7 +99,7 @@ fn latency(bench: &Bench) -> Result<()> {
             ROUND_TRIPS,
             Waiting::Sleeping,
         )?;
-        row(name, spread.percentile(50), spread.percentile(99));
+        round_trip_row(&mut table, name, &spread);
         drop(session);
         finish(daemon)?;
     }
@@ -123,17 +108,11 @@ fn latency(bench: &Bench) -> Result<()> {
 }
 
 fn idleness(bench: &Bench) -> Result<()> {
-    let mut table = Table::new(&["idle", "wake-ups/s", "threads", "RSS MiB"]);
+    let mut table = idle_table();
     let daemon = bench.start(NAME, &[])?;
     let mut session = bench.connect(&daemon, 1)?;
     round_trips(&mut session, 0, &request(64), 1, Waiting::Sleeping)?;
-    let figures = idle(&daemon, bench.duration)?;
-    table.row([
-        "one frontend, no requests".to_owned(),
-        format!("{:.1}", figures.wakeups),
-        figures.threads.to_string(),
-        format!("{:.2}", figures.resident_kib as f64 / 1024.0),
-    ]);
+    bench.idle_row(&mut table, "one frontend, no requests", &daemon)?;
     table.print();
     drop(session);
     finish(daemon)
@@ -169,10 +148,4 @@ fn machine(bytes: u32, duration: Duration) -> Result<Machine> {
 fn cpu_time() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 * 1e6 + time.tv_nsec as f64 / 1e3
-}
-
-fn finish(mut daemon: Daemon) -> Result<()> {
-    daemon.terminate()?.clean()?;
-    daemon.trust();
-    Ok(())
 }
