@@ -13,6 +13,7 @@ mod dirty;
 mod disk;
 mod echo;
 mod event_index;
+mod events;
 mod fairness;
 mod framing;
 mod malformed;
