@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use vhost_device_core::embed::NoReactor;
 use vhost_device_core::{Io, Poll, QueueIndex, Ready, Request, Runner, Serve, Token, Worker};
 
-use crate::common::driver::{Driver, EVENT_IDX, Piece, Place, readable, writable};
+use crate::common::driver::{Driver, EVENT_IDX, Piece, readable, writable};
 use crate::common::guest::{self, BUFFERS};
 use crate::common::rig::{Answer, OnKick, Rig};
 
 const FIRST: QueueIndex = QueueIndex(0);
 const SECOND: QueueIndex = QueueIndex(1);
+const THIRD: QueueIndex = QueueIndex(2);
 
 /// Far more than one batch or one turn may serve.
 const ENDLESS: u32 = 20_000;
@@ -195,50 +196,58 @@ fn buffers_left_in_a_queue_on_purpose_are_no_work() {
 /// behind them.
 #[test]
 fn polling_finds_work_in_a_queue_behind_waiting_receive_buffers() {
-    let poll = Poll::new(Duration::from_millis(100));
-    let kicks = Arc::new(AtomicU32::new(0));
-    let memory = guest::memory();
-    let mut runner = Runner::new(receiver(&kicks), 2, Arc::clone(&memory), poll);
-    let mut drivers: Vec<Driver> = (0..2)
-        .map(|queue| Driver::new(memory.map(), Place::of_queue(queue, 16), EVENT_IDX))
-        .collect();
-    drivers[0].add(&[readable(BUFFERS, 1)]).unwrap();
-    for (queue, driver) in (0..).zip(&drivers) {
-        let start = driver.start(queue, &memory, || {});
-        runner.start(start).unwrap();
-    }
-    let mut transmit = drivers.remove(1);
-    let driver = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(20));
-        transmit.add(&[readable(BUFFERS, 1)]).unwrap();
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(5) {
-            if transmit.take().is_some() {
-                return true;
+    let later: Arc<Mutex<Option<Driver>>> = Arc::default();
+    let kicks: Arc<Mutex<Vec<QueueIndex>>> = Arc::default();
+    let (driver, log) = (Arc::clone(&later), Arc::clone(&kicks));
+    let worker = OnKick(move |queue: QueueIndex, io: &mut Io<'_>| {
+        log.lock().unwrap().push(queue);
+        let mut batch = io.queue(queue);
+        while let Some(request) = batch.next() {
+            if queue == FIRST {
+                // Nothing was received.
+                request.put_back();
+                return;
+            }
+            request.finish();
+            if queue == THIRD
+                && let Some(driver) = driver.lock().unwrap().as_mut()
+            {
+                // Meanwhile the driver adds to the second queue.
+                driver.add(&[readable(BUFFERS, 1)]).unwrap();
             }
         }
-        false
     });
-    // One window only, and nobody kicks.
-    assert!(!runner.settle(&mut NoReactor));
-    assert!(
-        driver.join().unwrap(),
-        "the request was not found by polling"
-    );
-    let kicks = kicks.load(Ordering::Relaxed);
-    assert!(kicks <= 8, "{kicks} kicks for one request");
+    let poll = Poll::new(Duration::from_millis(100));
+    let memory = guest::memory();
+    let mut rig = Rig::polling(worker, memory, &[16; 3], EVENT_IDX, poll);
+    rig.drivers[0].add(&[readable(BUFFERS, 1)]).unwrap();
+    rig.drivers[2].add(&[readable(BUFFERS, 1)]).unwrap();
+    *later.lock().unwrap() = Some(rig.drivers.remove(1));
+    kicks.lock().unwrap().clear();
+    // Nobody kicks. One window is enough, if the machine lets it be one.
+    for _ in 0..5 {
+        rig.settle();
+        if kicks.lock().unwrap().contains(&SECOND) {
+            break;
+        }
+    }
+    assert_eq!(*kicks.lock().unwrap(), [FIRST, THIRD, SECOND]);
+    assert_eq!(later.lock().unwrap().as_mut().unwrap().take_all().len(), 1);
 }
 
 #[test]
 fn a_worker_without_running_queues_does_not_poll() {
-    let poll = Poll::new(Duration::from_millis(100));
-    let worker = OnKick(|_: QueueIndex, _: &mut Io<'_>| {});
-    let mut runner = Runner::new(worker, 1, guest::memory(), poll);
-    let start = Instant::now();
-    for _ in 0..1000 {
+    let longest = Duration::from_millis(100);
+    let time = || {
+        let worker = OnKick(|_: QueueIndex, _: &mut Io<'_>| {});
+        let mut runner = Runner::new(worker, 1, guest::memory(), Poll::new(longest));
+        let start = Instant::now();
         assert!(!runner.settle(&mut NoReactor));
-    }
-    assert!(start.elapsed() < Duration::from_millis(90));
+        start.elapsed()
+    };
+    // The fastest of a few, for the sake of busy machines.
+    let fastest = (0..5).map(|_| time()).min();
+    assert!(fastest < Some(longest), "{fastest:?}");
 }
 
 #[test]

@@ -16,6 +16,9 @@ use crate::common::rig::{Answer, Rig};
 const SIZE: u16 = 16;
 const TABLE: u64 = HIGH;
 
+/// Milliseconds are enough; a busy machine may take longer, a loop without end takes for ever.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 fn descriptor(address: u64, length: u32, flags: u16, next: u16) -> Descriptor {
     Descriptor {
         address,
@@ -160,11 +163,7 @@ fn a_malformed_chain_fails_alone_and_the_next_request_is_served() {
         offer(&mut rig.drivers[0], &chain);
         rig.serve(0);
         let took = start.elapsed();
-        assert!(
-            took < Duration::from_millis(500),
-            "{}: {took:?}",
-            chain.name
-        );
+        assert!(took < PATIENCE, "{}: {took:?}", chain.name);
         let failed = rig.drivers[0].take_all();
         assert_eq!(failed, [Used { head: 0, length: 0 }], "{}", chain.name);
         let place = rig.drivers[0].place;
@@ -400,7 +399,7 @@ fn a_flood_of_the_longest_chains_takes_bounded_work() {
         (0..SIZE).for_each(|head| driver.offer(head));
         let start = Instant::now();
         rig.serve(0);
-        assert!(start.elapsed() < Duration::from_secs(1));
+        assert!(start.elapsed() < PATIENCE);
         answered += rig.drivers[0].take_all().len();
     }
     assert_eq!(answered, 1600);
