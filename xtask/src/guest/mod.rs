@@ -40,8 +40,8 @@ use crate::workspace::{Profile, Workspace};
 /// How long a machine may take to go away after the script has ended.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(15);
 
-/// The time limit of a run unless another is given, in seconds.
-pub const TIMEOUT: u64 = 60;
+/// The time limit of a run unless another is given, in seconds. A run takes a few; a busy machine needs many times that.
+pub const TIMEOUT: u64 = 120;
 
 /// Boot a small Linux with our devices and run a script in it
 #[derive(Debug, clap::Args)]
