@@ -180,7 +180,7 @@ fn long_answers_are_published_before_the_batch_ends() {
             Ok(())
         })
     };
-    let (seen, interrupts) = seen_in_a_batch(service, 6, 128 * 1024);
+    let (seen, interrupts) = seen_in_a_batch(service, 6, 32 * 1024);
     assert_eq!(seen, [0, 0, 2, 2, 4, 4]);
     assert_eq!(interrupts, 3);
     let (seen, interrupts) = seen_in_a_batch(service, 6, 4096);

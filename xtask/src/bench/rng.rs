@@ -52,9 +52,9 @@ fn throughput(bench: &Bench) -> Result<()> {
         let mut session = bench.connect(&daemon, 1)?;
         let load = Load::new(&request(bytes), depth, bench.duration);
         // The machine's speed drifts: measured before and after.
-        let before = machine(bytes, bench.duration / 2)?;
+        let before = machine(bytes, depth, bench.duration / 2)?;
         let figures = drive(&mut session, &daemon, 0, &load)?;
-        let after = machine(bytes, bench.duration / 2)?;
+        let after = machine(bytes, depth, bench.duration / 2)?;
         let peer = peer(bench, &load)?;
         let rate = before.rate.midpoint(after.rate);
         let cost = before.cost.midpoint(after.cost);
@@ -126,13 +126,14 @@ struct Machine {
     cost: f64,
 }
 
-/// Measures getrandom in requests of this size, on one processor.
-fn machine(bytes: u32, duration: Duration) -> Result<Machine> {
-    let mut buffer = vec![0u8; bytes as usize];
+/// Measures getrandom in requests of this size, on one processor, into as many buffers in turn as there are requests in
+/// flight: memory that is not in the cache takes longer to fill, here as there.
+fn machine(bytes: u32, depth: usize, duration: Duration) -> Result<Machine> {
+    let mut buffers = vec![vec![0u8; bytes as usize]; depth];
     let (start, start_cpu) = (Instant::now(), cpu_time());
     let mut requests = 0u32;
     while start.elapsed() < duration {
-        for _ in 0..16 {
+        for buffer in &mut buffers {
             let filled = getrandom(&mut buffer[..], GetRandomFlags::empty())?;
             ensure!(filled == buffer.len(), "getrandom was interrupted");
             requests += 1;
