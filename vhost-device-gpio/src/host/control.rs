@@ -159,9 +159,8 @@ impl Client {
             }
             let answer = match Command::read(&line, &self.bank) {
                 Ok(Command::Watch) => {
-                    // before anything can happen that it tells of
-                    self.say("ok")?;
-                    self.bank.watch(Watcher::new(self.number, &self.stream)?);
+                    let watcher = Watcher::new(self.number, &self.stream)?;
+                    self.bank.watch(watcher, || self.say("ok"))?;
                     continue;
                 }
                 Ok(command) => command.execute(&self.bank),

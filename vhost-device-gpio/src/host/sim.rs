@@ -196,9 +196,23 @@ impl Bank {
         self.unplugged.store(unplugged, Ordering::Release);
     }
 
-    /// Tells `watcher` of all changes from now on.
-    pub fn watch(&self, watcher: Watcher) {
-        self.state().watchers.push(watcher);
+    /// Tells `watcher` of all changes from now on, each once however often its client asks for that. `answer` tells the
+    /// client so first; no change can come in between.
+    ///
+    /// # Errors
+    /// Those of `answer`; the watcher is not told of anything then.
+    pub fn watch(
+        &self,
+        watcher: Watcher,
+        answer: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut state = self.state();
+        answer()?;
+        let is_same = |known: &Watcher| known.client() == watcher.client();
+        if !state.watchers.iter().any(is_same) {
+            state.watchers.push(watcher);
+        }
+        Ok(())
     }
 
     /// Forgets a watcher.
