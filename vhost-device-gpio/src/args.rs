@@ -94,3 +94,51 @@ fn explain(error: OpenError) -> StartError {
         OpenError::Unsupported => StartError::usage(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use vhost_device_daemon::Exit;
+
+    use super::*;
+
+    #[test]
+    fn a_chip_that_cannot_be_served_is_told_with_the_way_out() {
+        let chip = || "gpiochip7".to_owned();
+        let io = |number| OpenError::io("open", chip(), &io::Error::from_raw_os_error(number));
+        let table = [
+            (io(libc::EBUSY), Exit::Missing, "cannot open gpiochip7"),
+            (io(libc::EACCES), Exit::Permission, "cannot open gpiochip7"),
+            (
+                OpenError::NoSuchLine {
+                    chip: chip(),
+                    line: 9,
+                    count: 8,
+                },
+                Exit::Missing,
+                "gpiochip7 has no line 9: it has 8 (gpioinfo",
+            ),
+            (
+                OpenError::Ambiguous("pinctrl".into()),
+                Exit::Missing,
+                "the label pinctrl (give its number or its node; gpiodetect",
+            ),
+            (
+                OpenError::TooManyLines {
+                    chip: chip(),
+                    count: 5000,
+                },
+                Exit::Usage,
+                "1 to 1024 (choose some of them, as in gpiochip0[3,5-9])",
+            ),
+            (OpenError::Unsupported, Exit::Usage, "without libgpiod"),
+        ];
+        for (error, exit, expected) in table {
+            let explained = explain(error);
+            let text = explained.to_string();
+            assert_eq!(explained.exit(), exit, "{text}");
+            assert!(text.contains(expected), "{expected:?} is not in {text}");
+        }
+    }
+}

@@ -71,35 +71,3 @@ fn the_control_socket_is_taken_from_the_dead_only_and_removed_at_the_end() {
     refused(&["--chip", &chip], 3, &["control", "in use"]);
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
 }
-
-#[test]
-fn the_outside_is_told_what_it_did_wrong() {
-    let (_daemon, mut outside) = start_sim("s4,names=led");
-    assert_eq!(outside.ask("lines"), "ok 4");
-    for line in ["4", "-1", "65536", "button", "99999999999999999999"] {
-        let answer = outside.ask(&format!("get {line}"));
-        assert_eq!(answer, "error there is no such line");
-    }
-    for command in ["", "get", "set 0", "set 0 2", "watch 1", "lines 1", "Lines"] {
-        assert!(outside.ask(command).starts_with("error the commands are"));
-    }
-    assert_eq!(outside.ask("set led 1"), "ok");
-    assert_eq!(outside.ask("get led"), "ok 1");
-    let long = "x".repeat(1000);
-    assert_eq!(outside.ask(&long), "error the command is too long");
-}
-
-#[test]
-fn a_watcher_that_does_not_listen_is_forgotten() {
-    let (daemon, mut outside) = start_sim("s2");
-    let mut lazy = outside.another();
-    assert_eq!(lazy.ask("watch"), "ok");
-    let mut driver = Driver::new(&daemon);
-    driver.tell(SET_DIRECTION, 0, OUT);
-    let begin = std::time::Instant::now();
-    for round in 0..40_000 {
-        driver.tell(SET_VALUE, 0, round % 2);
-    }
-    assert_eq!(outside.ask("get 0"), "ok 1");
-    assert!(begin.elapsed().as_secs() < 30, "{:?}", begin.elapsed());
-}

@@ -238,11 +238,10 @@ fn two_guests_have_two_chips() {
     use vhost_device_testkit::process::Launch;
     let launch = Launch::new(env!("CARGO_BIN_EXE_vhost-device-gpio").into()).unwrap();
     let socket = launch.dir().join("v");
-    let mut daemon = launch
+    let launch = launch
         .arguments(["-c", "2", "-l", "s2:s3,names=a", "-s"])
-        .arguments([socket.clone()])
-        .spawn()
-        .unwrap();
+        .arguments([socket.clone()]);
+    let mut daemon = Served(launch.spawn().unwrap());
     for (number, lines) in [(0, 2), (1, 3)] {
         let path = socket.with_file_name(format!("v{number}"));
         daemon.wait_listening(&path).unwrap();

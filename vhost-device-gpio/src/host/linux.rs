@@ -433,3 +433,93 @@ impl Chip for LinuxChip {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The chip's lines that a guest gets as its lines 0, 1, ..., of a chip with `count`.
+    fn chosen(lines: Option<&[u16]>, count: usize) -> Result<Vec<Offset>, OpenError> {
+        let spec = HostSpec {
+            chip: ChipId::Number(7),
+            lines: lines.map(<[u16]>::to_vec),
+        };
+        choose(&spec, count)
+    }
+
+    #[test]
+    fn without_a_list_the_guest_gets_every_line_under_its_own_number() {
+        assert_eq!(chosen(None, 3).unwrap(), [0, 1, 2]);
+        assert_eq!(chosen(None, MAX_LINES.into()).unwrap().len(), 1024);
+        for count in [0, 1025, 65536, usize::MAX] {
+            let error = chosen(None, count).unwrap_err();
+            let message = format!("gpiochip7 has {count} lines; a guest can have from 1 to 1024");
+            assert_eq!(error.to_string(), message);
+        }
+    }
+
+    #[test]
+    fn lines_of_a_list_are_numbered_anew_in_its_order() {
+        assert_eq!(chosen(Some(&[9, 2, 5]), 10).unwrap(), [9, 2, 5]);
+        // A chip with more lines than a guest can have is served in part.
+        assert_eq!(chosen(Some(&[1023]), 5000).unwrap(), [1023]);
+    }
+
+    #[test]
+    fn a_line_beyond_the_chips_last_is_named() {
+        for (lines, wrong) in [(&[10][..], 10), (&[0, 11, 12], 11)] {
+            let error = chosen(Some(lines), 10).unwrap_err();
+            let message = format!("gpiochip7 has no line {wrong}: it has 10");
+            assert_eq!(error.to_string(), message);
+        }
+    }
+
+    #[test]
+    fn numbers_and_paths_are_nodes_and_a_name_is_looked_for() {
+        let number = find(&ChipId::Number(3)).unwrap();
+        assert_eq!(number, Path::new("/dev/gpiochip3"));
+        // A path is taken as it is: opening it tells what is wrong with it.
+        let path = find(&ChipId::Path("./chip".into())).unwrap();
+        assert_eq!(path, Path::new("./chip"));
+        // `null` is a node, but not a chip's.
+        let error = find(&ChipId::Name("null".into())).unwrap_err();
+        assert!(matches!(error, OpenError::Io { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_line_is_configured_for_its_role_and_keeps_its_polarity() {
+        let edges = |rising, falling| Role::Input(Edges { rising, falling });
+        let table = [
+            (Role::AsIs, line::Direction::AsIs, None),
+            (edges(false, false), line::Direction::Input, None),
+            (
+                edges(true, false),
+                line::Direction::Input,
+                Some(line::Edge::Rising),
+            ),
+            (
+                edges(false, true),
+                line::Direction::Input,
+                Some(line::Edge::Falling),
+            ),
+            (
+                edges(true, true),
+                line::Direction::Input,
+                Some(line::Edge::Both),
+            ),
+            (Role::Output(true), line::Direction::Output, None),
+            (Role::Output(false), line::Direction::Output, None),
+        ];
+        for (role, direction, edge) in table {
+            for active_low in [false, true] {
+                let settings = role.settings(active_low).unwrap();
+                assert_eq!(settings.active_low(), active_low, "{role:?}");
+                assert_eq!(settings.direction().unwrap(), direction, "{role:?}");
+                assert_eq!(settings.edge_detection().unwrap(), edge, "{role:?}");
+                if let Role::Output(value) = role {
+                    assert_eq!(settings.output_value().unwrap(), level(value));
+                }
+            }
+        }
+    }
+}

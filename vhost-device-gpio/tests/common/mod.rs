@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::io::{BufRead, BufReader, Write};
+use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -71,13 +72,42 @@ pub fn start(arguments: &[&str]) -> Daemon {
         .unwrap()
 }
 
+/// A daemon that is asked to end when the test is through with it, and must end well.
+///
+/// A killed one would not: nor would it say which lines it ran when coverage is measured.
+pub struct Served(pub Daemon);
+
+impl Deref for Served {
+    type Target = Daemon;
+
+    fn deref(&self) -> &Daemon {
+        &self.0
+    }
+}
+
+impl DerefMut for Served {
+    fn deref_mut(&mut self) -> &mut Daemon {
+        &mut self.0
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // A test that failed already has more to say; the log is shown then.
+        if !std::thread::panicking() {
+            self.terminate().unwrap().clean().unwrap();
+            self.trust();
+        }
+    }
+}
+
 /// A daemon with one simulated chip of these settings, and its outside.
-pub fn start_sim(settings: &str) -> (Daemon, Outside) {
+pub fn start_sim(settings: &str) -> (Served, Outside) {
     let launch = Launch::new(env!("CARGO_BIN_EXE_vhost-device-gpio").into()).unwrap();
     let control = launch.dir().join("control");
     let chip = format!("{settings},control={}", control.display());
     let daemon = launch.arguments(["--chip", &chip]).start().unwrap();
-    (daemon, Outside::connect(&control))
+    (Served(daemon), Outside::connect(&control))
 }
 
 /// A connection to the control socket of a simulated chip.
@@ -105,9 +135,23 @@ impl Outside {
 
     /// The answer to a command.
     pub fn ask(&mut self, command: &str) -> String {
-        let text = format!("{command}\n");
-        self.stream.get_mut().write_all(text.as_bytes()).unwrap();
+        self.say(format!("{command}\n").as_bytes());
         self.hear()
+    }
+
+    /// Writes without waiting for an answer.
+    pub fn say(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).unwrap();
+    }
+
+    /// Whether there is a place for this client. One that has none may be hung up on before it asks.
+    pub fn is_served(&mut self) -> bool {
+        let asked = self.stream.get_mut().write_all(b"lines\n");
+        let mut line = String::new();
+        asked
+            .and_then(|()| self.stream.read_line(&mut line))
+            .is_ok()
+            && line.starts_with("ok")
     }
 
     /// The next line.
@@ -115,6 +159,22 @@ impl Outside {
         let mut line = String::new();
         self.stream.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
+    }
+
+    /// Whether the daemon has hung up.
+    pub fn is_closed(&mut self) -> bool {
+        self.hear().is_empty()
+    }
+
+    /// Nothing more is said for a while.
+    pub fn silent(&mut self) {
+        let stream = self.stream.get_ref();
+        let usual = stream.read_timeout().unwrap();
+        stream.set_read_timeout(Some(SILENCE)).unwrap();
+        let mut line = String::new();
+        let heard = self.stream.read_line(&mut line);
+        assert!(heard.is_err(), "{line:?} was said");
+        self.stream.get_ref().set_read_timeout(usual).unwrap();
     }
 
     /// Pulls a line.
