@@ -11,7 +11,7 @@ const INDIRECT: u16 = 4;
 
 const MAX_BATCH: u16 = 1024;
 const MAX_BATCH_BYTES: u64 = 1 << 20;
-const FLUSH_BYTES: u64 = 64 * 1024;
+const FLUSH_BYTES: u64 = 32 * 1024;
 
 /// The buffers of one request.
 #[derive(Clone, Debug, Default)]

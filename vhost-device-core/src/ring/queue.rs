@@ -24,7 +24,7 @@ const MAX_BATCH: u16 = 1024;
 const MAX_BATCH_BYTES: u64 = 1 << 20;
 
 /// Bytes completed in one batch after which the driver is told early, so that it can work on them while we go on.
-const FLUSH_BYTES: u64 = 64 * 1024;
+const FLUSH_BYTES: u64 = 32 * 1024;
 
 /// `struct virtq_used_elem` (section 2.7.8).
 #[derive(IntoBytes, zerocopy::Immutable)]

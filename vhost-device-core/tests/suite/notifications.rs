@@ -34,10 +34,10 @@ fn a_batch_is_one_interrupt() {
         let mut rig = rig(features);
         for round in 1..=5 {
             rig.drivers[0].want_interrupt();
-            add(&mut rig, 10);
+            add(&mut rig, 7);
             rig.serve(0);
             assert_eq!(rig.interrupts[0].count(), round);
-            assert_eq!(rig.drivers[0].take_all().len(), 10);
+            assert_eq!(rig.drivers[0].take_all().len(), 7);
         }
         let counters = rig.stop(0).counters;
         assert_eq!((counters.notified, counters.suppressed), (5, 0));
@@ -50,9 +50,9 @@ fn a_driver_that_wants_no_interrupts_gets_none() {
         let mut rig = rig(features);
         for _ in 0..5 {
             rig.drivers[0].refuse_interrupts();
-            add(&mut rig, 10);
+            add(&mut rig, 7);
             rig.serve(0);
-            assert_eq!(rig.drivers[0].take_all().len(), 10);
+            assert_eq!(rig.drivers[0].take_all().len(), 7);
         }
         assert_eq!(rig.interrupts[0].count(), 0);
         let counters = rig.stop(0).counters;
@@ -180,7 +180,7 @@ fn long_answers_are_published_before_the_batch_ends() {
             Ok(())
         })
     };
-    let (seen, interrupts) = seen_in_a_batch(service, 6, 32 * 1024);
+    let (seen, interrupts) = seen_in_a_batch(service, 6, 16 * 1024);
     assert_eq!(seen, [0, 0, 2, 2, 4, 4]);
     assert_eq!(interrupts, 3);
     let (seen, interrupts) = seen_in_a_batch(service, 6, 4096);
