@@ -1,5 +1,6 @@
 //! The command line contract: the options that every daemon has, and one way to parse them beside the device's own.
 
+mod file;
 mod plan;
 mod refusal;
 
@@ -10,10 +11,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum, value_parser};
+use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, ValueEnum, value_parser};
 
 use crate::exit::{Exit, StartError};
 
+use file::FileOptions;
 pub(crate) use plan::indexed;
 pub use plan::{MAX_SOCKETS, SocketPlan};
 
@@ -46,6 +48,14 @@ pub struct CommonArgs {
     /// Exit after the first frontend has left.
     #[arg(long)]
     pub once: bool,
+
+    /// Take options from FILE (TOML), under their long names; what the command line gives counts more.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Check the options and the file of --config, and exit.
+    #[arg(long)]
+    pub check_config: bool,
 
     /// Print what this program can do as JSON and exit; all other options are ignored.
     #[arg(long)]
@@ -171,22 +181,38 @@ fn interpret<D: Args>(
     {
         return Ok(Parsed::PrintCapabilities);
     }
-    let Cli { device, common } = Cli::<D>::command()
-        .name(name)
-        .bin_name(name)
-        .version(version)
-        .about(about)
+    let command = command::<D>(name, version, about);
+    let file = FileOptions::of(&command, &argv).map_err(Stop::Refused)?;
+    let argv = file
+        .as_ref()
+        .map_or(argv.clone(), |file| file.before(&argv));
+    let Cli { device, common } = command
         .try_get_matches_from(argv)
         .and_then(|mut matches| Cli::<D>::from_arg_matches_mut(&mut matches))
-        .map_err(stop)?;
+        .map_err(|error| stop(&error, file.as_ref()))?;
+    if common.check_config {
+        common.validate_given().map_err(Stop::Refused)?;
+        return Err(Stop::Answered(format!("{name}: the options are fine\n")));
+    }
     common.validate().map_err(Stop::Refused)?;
     Ok(Parsed::Serve { common, device })
 }
 
-fn stop(error: clap::Error) -> Stop {
+/// The definition of a daemon's command line, from which help, manual pages and completions are made.
+pub fn command<D: Args>(name: &'static str, version: &'static str, about: &'static str) -> Command {
+    Cli::<D>::command()
+        .name(name)
+        .bin_name(name)
+        .version(version)
+        .about(about)
+}
+
+fn stop(error: &clap::Error, file: Option<&FileOptions>) -> Stop {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Answered(error.to_string()),
-        _ => Stop::Refused(refusal::one_line(&error)),
+        // What is missing is missing in both places.
+        ErrorKind::MissingRequiredArgument => Stop::Refused(refusal::one_line(error)),
+        _ => Stop::Refused(file.map_or_else(|| refusal::one_line(error), |file| file.blame(error))),
     }
 }
 

@@ -47,6 +47,14 @@ impl CommonArgs {
         self.plan(activation::offered()?)
     }
 
+    /// The same rules for a command line that is only looked at: it may leave the sockets to who will start it.
+    pub(super) fn validate_given(&self) -> Result<(), StartError> {
+        if self.socket_path.is_none() && self.fd.is_none() {
+            return Ok(());
+        }
+        self.plan(None).map(drop)
+    }
+
     /// The rules themselves; `offered` is the number of sockets from the service manager.
     pub(super) fn plan(&self, offered: Option<usize>) -> Result<SocketPlan, StartError> {
         let plan = match (&self.socket_path, self.fd, offered) {

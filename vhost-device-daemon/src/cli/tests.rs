@@ -319,3 +319,53 @@ fn help_and_version_are_answers_not_errors() {
         }
     }
 }
+
+fn with_file(text: &str, line: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rng.toml");
+    std::fs::write(&path, text).unwrap();
+    let line = format!("--config {} {line}", path.display());
+    (folder, line)
+}
+
+#[test]
+fn a_file_gives_what_the_command_line_leaves_out() {
+    let (_folder, line) = with_file("socket-path = 'x'\nperiod = 5\nmax-bytes = 7", "-p 6");
+    let (common, device) = accepted(&line);
+    assert_eq!(common.socket_path, Some(PathBuf::from("x")));
+    assert_eq!((device.period, device.max_bytes), (6, Some(7)));
+}
+
+#[test]
+fn a_mistake_in_a_file_names_it_and_one_on_the_command_line_does_not() {
+    let (_folder, line) = with_file("period = 'soon'", "-s x");
+    let error = refused(&line);
+    assert!(
+        error.contains("/rng.toml: invalid value 'soon' for '--period"),
+        "{error}"
+    );
+    let (_folder, line) = with_file("period = 5", "-s x --max-bytes many");
+    let error = refused(&line);
+    assert!(error.starts_with("invalid value 'many'"), "{error}");
+    let (_folder, line) = with_file("period = 5", "");
+    assert!(refused(&line).starts_with("no socket"));
+}
+
+#[test]
+fn a_configuration_can_be_checked_without_a_socket_and_without_serving() {
+    let fine = "vhost-device-rng: the options are fine\n";
+    for (text, line) in [
+        ("period = 5", "--check-config"),
+        ("", "--check-config -s x"),
+    ] {
+        let (_folder, line) = with_file(text, line);
+        match interpreted(&line) {
+            Err(Stop::Answered(answer)) => assert_eq!(answer, fine),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+    let (_folder, line) = with_file("period = 0.5", "--check-config");
+    assert!(refused(&line).contains("rng.toml"));
+    let (_folder, line) = with_file("fd = 3", "--check-config -s x");
+    assert!(refused(&line).contains("exclude each other"));
+}
