@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -12,6 +12,7 @@ use crate::apt_sources::{self, Stanza};
 /// apt with lists, sources and cache of its own.
 pub struct Apt {
     options: Vec<OsString>,
+    archives: PathBuf,
 }
 
 impl Apt {
@@ -20,11 +21,8 @@ impl Apt {
         let parts = folder.join("sources");
         let lists = folder.join("lists");
         let cache = folder.join("cache");
-        for path in [
-            &parts,
-            &lists.join("partial"),
-            &cache.join("archives/partial"),
-        ] {
+        let archives = cache.join("archives");
+        for path in [&parts, &lists.join("partial"), &archives.join("partial")] {
             fs::create_dir_all(path)?;
         }
         let stanza = stanza(Path::new("/etc"), suites)?;
@@ -40,19 +38,42 @@ impl Apt {
             // apt's own user cannot enter a cache folder in somebody's home
             ("APT::Sandbox::User", Path::new("root")),
         ];
-        let mut options = Vec::new();
-        for (name, value) in settings {
-            let mut option = OsString::from(format!("{name}="));
-            option.push(value);
-            options.extend(["-o".into(), option]);
-        }
-        Ok(Self { options })
+        let options = settings.map(|(name, value)| option(name, value));
+        Ok(Self {
+            options: options.into_iter().flatten().collect(),
+            archives,
+        })
+    }
+
+    /// The same for a system on which nothing is installed: it can only download, and what a package needs counts in full.
+    pub fn on_empty_system(folder: &Path, suites: &[&str]) -> Result<Self> {
+        let mut apt = Self::new(folder, suites)?;
+        let status = folder.join("status");
+        fs::write(&status, "")?;
+        apt.options.extend(option("Dir::State::status", &status));
+        Ok(apt)
+    }
+
+    /// The packages that were downloaded.
+    pub fn downloaded(&self) -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(&self.archives)?;
+        let paths = entries.map(|entry| Ok(entry?.path()));
+        let is_package = |path: &PathBuf| path.extension().is_some_and(|end| end == "deb");
+        paths
+            .filter(|path| path.as_ref().map_or(true, is_package))
+            .collect()
     }
 
     /// What every command of apt needs, before its own words.
     pub fn options(&self) -> &[OsString] {
         &self.options
     }
+}
+
+fn option(name: &str, value: &Path) -> [OsString; 2] {
+    let mut option = OsString::from(format!("{name}="));
+    option.push(value);
+    ["-o".into(), option]
 }
 
 /// The host's release and its backports.

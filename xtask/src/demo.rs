@@ -9,16 +9,15 @@ use anyhow::{Context, Result, ensure};
 
 use crate::guest::devices::{DEVICES, Device};
 use crate::guest::tours::Comparison;
-use crate::guest::{Attach, Job, Machine, TIMEOUT};
+use crate::guest::{Attach, Job, Machine, MachineArgs, TIMEOUT};
 use crate::temp::Folder;
 use crate::workspace::{Profile, Workspace};
 
 /// Show every device at work in a real guest
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Use QEMU (emulated x86-64) in place of User Mode Linux
-    #[arg(long)]
-    qemu: bool,
+    #[command(flatten)]
+    machine: MachineArgs,
     /// After the tour, a shell in a guest with the same devices
     #[arg(long)]
     shell: bool,
@@ -30,8 +29,8 @@ const BEGIN: &str = "=== tour of ";
 /// Runs the verb. It fails if a guest saw something else than the host had.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let workspace = Workspace::load()?;
-    let machine = Machine::chosen(args.qemu);
-    let show = Show::prepare(DEVICES)?;
+    let machine = args.machine.machine();
+    let show = Show::prepare(machine)?;
     let results = show.give(&workspace, machine, Profile::Release)?;
     for (device, result) in &results {
         println!(
@@ -65,11 +64,11 @@ pub struct Show {
 pub type Results = Vec<(&'static Device, Result<Comparison>)>;
 
 impl Show {
-    /// Puts what the daemons need into a fresh folder.
-    pub fn prepare(devices: &'static [Device]) -> Result<Self> {
+    /// Puts what the daemons of all devices that `machine` can have need into a fresh folder.
+    pub fn prepare(machine: Machine) -> Result<Self> {
         let folder = Folder::new("demo")?;
         let mut attached = Vec::new();
-        for device in devices {
+        for device in DEVICES.iter().filter(|device| device.fits(machine)) {
             let own = own_folder(&folder, device);
             fs::create_dir(&own)?;
             let arguments = (device.tour.prepare)(&own)

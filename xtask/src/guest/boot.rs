@@ -9,6 +9,7 @@ use anyhow::Result;
 use super::Machine;
 use super::devices::Device;
 use super::devicetree;
+use super::qemu::Qemu;
 use crate::process::tethered;
 
 /// Memory of a guest, in MiB.
@@ -20,9 +21,9 @@ const KERNEL_OPTIONS: &str = "panic=-1";
 /// All that a machine needs to start.
 #[derive(Debug)]
 pub struct Boot<'a> {
-    /// The kind of machine.
-    pub machine: Machine,
-    /// The kernel built for it.
+    /// The emulator, or nothing for User Mode Linux.
+    pub qemu: Option<Qemu>,
+    /// The kernel built for the machine.
     pub kernel: &'a Path,
     /// The archive with the root file system.
     pub initramfs: &'a Path,
@@ -36,9 +37,9 @@ impl Boot<'_> {
     /// The machine's command. Its standard input and output are the terminal that [`terminal`] names; the kernel's
     /// and machine's own messages go to [`Boot::logs`].
     pub fn command(&self) -> Result<Command> {
-        match self.machine {
-            Machine::Uml => self.uml(),
-            Machine::Qemu => self.qemu(),
+        match &self.qemu {
+            None => self.uml(),
+            Some(qemu) => self.emulated(qemu),
         }
     }
 
@@ -82,8 +83,8 @@ impl Boot<'_> {
     }
 
     /// QEMU with an emulated processor: where /dev/kvm exists it does not always work.
-    fn qemu(&self) -> Result<Command> {
-        let mut command = tethered("qemu-system-x86_64");
+    fn emulated(&self, qemu: &Qemu) -> Result<Command> {
+        let mut command = qemu.command();
         command
             .args([
                 "-nodefaults",
@@ -133,6 +134,6 @@ impl Boot<'_> {
 pub fn terminal(machine: Machine) -> &'static str {
     match machine {
         Machine::Uml => "/dev/tty1",
-        Machine::Qemu => "/dev/ttyS1",
+        Machine::Qemu(_) => "/dev/ttyS1",
     }
 }

@@ -1,6 +1,8 @@
 //! The devices a guest can have. To add one: a row here, a smoke script, a tour (see [`super::tours`]).
 
+use super::Machine;
 use super::initramfs::Tool;
+use super::qemu::Version;
 use super::tours::{self, Tour};
 
 /// What the rig knows about one of our daemons.
@@ -12,6 +14,8 @@ pub struct Device {
     pub virtio_id: u32,
     /// QEMU's device, with its properties but for the character device.
     pub qemu: &'static str,
+    /// Which QEMU has that, and passes all of it on.
+    pub since: Since,
     /// The daemon's arguments unless others are given, separated by white space.
     pub arguments: &'static str,
     /// Programs for the guest.
@@ -22,12 +26,24 @@ pub struct Device {
     pub tour: Tour,
 }
 
+/// The QEMUs that do for a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// The one of the host's release.
+    Own,
+    /// Any, but only the newest has all of it.
+    OwnInPart,
+    /// The newest only.
+    Newest,
+}
+
 /// All devices, in the order of the demo.
 pub const DEVICES: &[Device] = &[
     Device {
         name: "rng",
         virtio_id: 4,
         qemu: "vhost-user-rng-pci",
+        since: Since::Own,
         arguments: "",
         tools: &[],
         smoke: include_str!("../../guest/smoke/rng.sh"),
@@ -37,6 +53,7 @@ pub const DEVICES: &[Device] = &[
         name: "gpio",
         virtio_id: 41,
         qemu: "vhost-user-gpio-pci",
+        since: Since::OwnInPart,
         arguments: "-l s8,names=led//button,wire=0-2",
         // version 1 has no gpionotify: where it is missing, the others are too old
         tools: &[
@@ -54,6 +71,7 @@ pub const DEVICES: &[Device] = &[
         name: "i2c",
         virtio_id: 34,
         qemu: "vhost-user-i2c-pci",
+        since: Since::Own,
         arguments: "--device-list sim0:0x20=regs:0x48=lm75@21.5:0x50=24c02",
         tools: &[
             tool("i2c-tools", "i2cdetect"),
@@ -86,6 +104,19 @@ impl Device {
     /// The device called `name`.
     pub fn find(name: &str) -> Option<&'static Self> {
         DEVICES.iter().find(|device| device.name == name)
+    }
+
+    /// Whether `machine` can have it.
+    pub fn fits(&self, machine: Machine) -> bool {
+        machine != Machine::Qemu(Version::Own) || self.since != Since::Newest
+    }
+
+    /// Whether the tests try it alone in `machine`: in the newest QEMU what the host's own cannot show.
+    pub fn is_tried_in(&self, machine: Machine) -> bool {
+        match machine {
+            Machine::Qemu(Version::Newest) => self.since != Since::Own,
+            _ => self.fits(machine),
+        }
     }
 
     /// The crate and the binary.

@@ -59,7 +59,7 @@ impl Build {
                 image: "linux",
                 about: "5 min",
             },
-            Machine::Qemu => Self {
+            Machine::Qemu(_) => Self {
                 arch: "x86_64",
                 options: X86_64,
                 image: "arch/x86/boot/bzImage",

@@ -9,6 +9,7 @@ mod devicetree;
 pub mod hardware;
 mod initramfs;
 mod kernel;
+pub mod qemu;
 mod source;
 mod terminal;
 pub mod tours;
@@ -32,6 +33,7 @@ use self::console::Console;
 use self::daemon::Daemon;
 use self::devices::{DEVICES, Device};
 use self::initramfs::Tool;
+use self::qemu::{Qemu, Version};
 use crate::packages::{self, Package};
 use crate::process::{tail, tail_of};
 use crate::temp::Folder;
@@ -46,9 +48,8 @@ pub const TIMEOUT: u64 = 120;
 /// Boot a small Linux with our devices and run a script in it
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Use QEMU (emulated x86-64) in place of User Mode Linux
-    #[arg(long)]
-    qemu: bool,
+    #[command(flatten)]
+    machine: MachineArgs,
     /// Attach a device, with arguments for its daemon after a comma, for example rng,--rng-source FILE
     #[arg(long = "device", value_name = "NAME[,ARGS]")]
     devices: Vec<Attach>,
@@ -66,26 +67,45 @@ pub struct Args {
     script: Option<PathBuf>,
 }
 
+/// The choice of a machine, for all verbs that start one.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct MachineArgs {
+    /// Use QEMU (emulated x86-64) in place of User Mode Linux: the host's own, or a newer one
+    #[arg(long, value_name = "VERSION", num_args = 0..=1, require_equals = true, default_missing_value = "own")]
+    qemu: Option<Version>,
+}
+
+impl MachineArgs {
+    /// The machine that is asked for.
+    pub fn machine(self) -> Machine {
+        self.qemu.map_or(Machine::Uml, Machine::Qemu)
+    }
+}
+
 /// Where a guest runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machine {
     /// User Mode Linux: the kernel is a process, and a vhost-user frontend by itself.
     Uml,
     /// QEMU with an emulated x86-64 processor.
-    Qemu,
+    Qemu(Version),
 }
 
 impl Machine {
-    /// The machine a `--qemu` option asks for.
-    pub fn chosen(qemu: bool) -> Self {
-        if qemu { Self::Qemu } else { Self::Uml }
-    }
-
     /// The name used in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Uml => "uml",
-            Self::Qemu => "qemu",
+            Self::Qemu(Version::Own) => "qemu",
+            Self::Qemu(Version::Newest) => "the newest qemu",
+        }
+    }
+
+    /// Its QEMU, if it has one.
+    fn qemu(self) -> Result<Option<Qemu>> {
+        match self {
+            Self::Uml => Ok(None),
+            Self::Qemu(version) => Qemu::prepare(version).map(Some),
         }
     }
 }
@@ -167,7 +187,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Some(path) => fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
     };
     let job = Job {
-        machine: Machine::chosen(args.qemu),
+        machine: args.machine.machine(),
         devices: &args.devices,
         profile: if args.release {
             Profile::Release
@@ -206,7 +226,7 @@ impl Job<'_> {
             .zip(sockets)
             .collect();
         let boot = Boot {
-            machine: self.machine,
+            qemu: self.machine.qemu()?,
             kernel: &kernel,
             initramfs: &initramfs,
             devices: &devices,
@@ -364,14 +384,10 @@ pub fn prepare(machine: Machine) -> Result<PathBuf> {
         cfg!(target_arch = "x86_64"),
         "guests run on x86-64 hosts only"
     );
-    let mut needed = vec![
+    packages::require(&[
         Package::program("util-linux", "setpriv"),
         Package::program("busybox-static", "busybox"),
-    ];
-    if machine == Machine::Qemu {
-        needed.push(Package::program("qemu-system-x86", "qemu-system-x86_64"));
-    }
-    packages::require(&needed)?;
+    ])?;
     kernel::image(machine)
 }
 
