@@ -227,7 +227,21 @@ pub trait Reactor {
     /// # Errors
     /// From the operating system: the descriptor cannot be watched, or the token is in use.
     fn watch(&mut self, fd: BorrowedFd<'_>, interest: Interest, token: Token) -> io::Result<()>;
-    /// Changes what is watched under `token`.
+    /// As [`watch`](Self::watch), but edge-triggered: one event for each change, for a worker that remembers what is ready
+    /// and so need not say at every turn what it waits for. A reactor that cannot do that sends the same events again and
+    /// again.
+    ///
+    /// # Errors
+    /// As [`watch`](Self::watch).
+    fn watch_edges(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        interest: Interest,
+        token: Token,
+    ) -> io::Result<()> {
+        self.watch(fd, interest, token)
+    }
+    /// Changes what is watched under `token`. What is ready now is an event again.
     ///
     /// # Errors
     /// From the operating system; also if the token is unknown.

@@ -1,5 +1,7 @@
 //! What a device crate tells the daemon about itself.
 
+use std::path::PathBuf;
+
 use vhost_device_core::{Device, DeviceId};
 
 use crate::exit::StartError;
@@ -27,6 +29,13 @@ pub trait App {
     type Args: clap::Args;
     /// The device.
     type Device: Device;
+
+    /// The paths of the frontends' sockets, one for each device, where the device's own options name them: then the
+    /// common options name none. Usually there are none here.
+    fn sockets(args: &Self::Args) -> Vec<PathBuf> {
+        let _ = args;
+        Vec::new()
+    }
 
     /// Opens one device per socket. Everything that the devices will ever need of the host is opened here, before the
     /// process confines itself.

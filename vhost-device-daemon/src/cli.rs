@@ -21,9 +21,14 @@ pub use plan::{MAX_SOCKETS, SocketPlan};
 
 const PRINT_CAPABILITIES: &str = "--print-capabilities";
 
+/// The heading of the options that every daemon has.
+pub const COMMON_OPTIONS: &str = "Common options";
+/// The heading of the options that a device adds.
+pub const DEVICE_OPTIONS: &str = "Device options";
+
 /// The options of every daemon.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Common options")]
+#[command(next_help_heading = COMMON_OPTIONS)]
 pub struct CommonArgs {
     /// Listen for the frontend on a unix socket at PATH.
     #[arg(short, long, value_name = "PATH", visible_alias = "socket")]
@@ -72,6 +77,10 @@ pub struct CommonArgs {
     /// Form of the log lines on stderr; json is one object a line.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+
+    /// The sockets that the device's own options name, one for each device; see [`App::sockets`](crate::App::sockets).
+    #[arg(skip)]
+    pub device_sockets: Vec<PathBuf>,
 }
 
 /// How much is logged.
@@ -129,7 +138,7 @@ pub enum Parsed<D> {
     PrintCapabilities,
 }
 
-/// Parses `argv`, which starts with the program's own name.
+/// Parses `argv`, which starts with the program's own name. `sockets` are those that the device's options name.
 ///
 /// # Errors
 /// The exit code to end with. Help and version have been printed on stdout ([`Exit::Done`]), a mistake has been
@@ -139,8 +148,9 @@ pub fn parse<D: Args>(
     version: &'static str,
     about: &'static str,
     argv: impl IntoIterator<Item = OsString>,
+    sockets: fn(&D) -> Vec<PathBuf>,
 ) -> Result<Parsed<D>, Exit> {
-    interpret(name, version, about, argv).map_err(|stop| match stop {
+    interpret(name, version, about, argv, sockets).map_err(|stop| match stop {
         Stop::Answered(text) => {
             let _ = io::stdout().write_all(text.as_bytes());
             Exit::Done
@@ -159,7 +169,7 @@ enum Stop {
 
 #[derive(Parser)]
 struct Cli<D: Args> {
-    #[command(flatten, next_help_heading = "Device options")]
+    #[command(flatten, next_help_heading = DEVICE_OPTIONS)]
     device: D,
     #[command(flatten)]
     common: CommonArgs,
@@ -170,6 +180,7 @@ fn interpret<D: Args>(
     version: &'static str,
     about: &'static str,
     argv: impl IntoIterator<Item = OsString>,
+    sockets: fn(&D) -> Vec<PathBuf>,
 ) -> Result<Parsed<D>, Stop> {
     let argv: Vec<OsString> = argv.into_iter().collect();
     // Management software may add this option to a complete or to an empty command line, so it wins over everything,
@@ -186,10 +197,11 @@ fn interpret<D: Args>(
     let argv = file
         .as_ref()
         .map_or(argv.clone(), |file| file.before(&argv));
-    let Cli { device, common } = command
+    let Cli { device, mut common } = command
         .try_get_matches_from(argv)
         .and_then(|mut matches| Cli::<D>::from_arg_matches_mut(&mut matches))
         .map_err(|error| stop(&error, file.as_ref()))?;
+    common.device_sockets = sockets(&device);
     if common.check_config {
         common.validate_given().map_err(Stop::Refused)?;
         return Err(Stop::Answered(format!("{name}: the options are fine\n")));

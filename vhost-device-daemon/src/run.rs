@@ -36,7 +36,7 @@ pub fn run<A: App>() -> ExitCode {
 
 /// Runs a daemon from the command line given, which starts with the program's name.
 pub fn run_from<A: App>(argv: impl IntoIterator<Item = OsString>) -> Exit {
-    match cli::parse::<A::Args>(A::NAME, A::VERSION, A::ABOUT, argv) {
+    match cli::parse::<A::Args>(A::NAME, A::VERSION, A::ABOUT, argv, A::sockets) {
         Err(exit) => exit,
         Ok(Parsed::PrintCapabilities) => capabilities::print(A::TYPE, A::CAPABILITIES),
         Ok(Parsed::Serve { common, device }) => match serve::<A>(&common, device) {

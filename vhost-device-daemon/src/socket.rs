@@ -126,6 +126,13 @@ pub fn open_all(args: &CommonArgs, compat: Compat) -> Result<Vec<Endpoint>, Star
             Ok(vec![open_path(&path, &access, compat)?])
         }
         SocketPlan::Indexed(paths) => open_indexed(&paths, &Access::new(args)?),
+        SocketPlan::Named(paths) => {
+            let access = Access::new(args)?;
+            paths
+                .iter()
+                .map(|path| open_path(path, &access, compat))
+                .collect()
+        }
         SocketPlan::Descriptor(number) => {
             let label = format!("descriptor {number}");
             Ok(vec![Endpoint::inherited(number, label)?])

@@ -21,6 +21,8 @@ pub enum SocketPlan {
     Path(PathBuf),
     /// A socket at each of these paths.
     Indexed(Vec<PathBuf>),
+    /// A socket at each of these paths, which the device's own options name.
+    Named(Vec<PathBuf>),
     /// One inherited socket.
     Descriptor(RawFd),
     /// This many sockets from the service manager.
@@ -32,7 +34,7 @@ impl SocketPlan {
     pub fn count(&self) -> usize {
         match self {
             Self::Path(_) | Self::Descriptor(_) => 1,
-            Self::Indexed(paths) => paths.len(),
+            Self::Indexed(paths) | Self::Named(paths) => paths.len(),
             Self::Activated(count) => *count,
         }
     }
@@ -49,7 +51,8 @@ impl CommonArgs {
 
     /// The same rules for a command line that is only looked at: it may leave the sockets to who will start it.
     pub(super) fn validate_given(&self) -> Result<(), StartError> {
-        if self.socket_path.is_none() && self.fd.is_none() {
+        let named = !self.device_sockets.is_empty();
+        if self.socket_path.is_none() && self.fd.is_none() && !named {
             return Ok(());
         }
         self.plan(None).map(drop)
@@ -57,6 +60,9 @@ impl CommonArgs {
 
     /// The rules themselves; `offered` is the number of sockets from the service manager.
     pub(super) fn plan(&self, offered: Option<usize>) -> Result<SocketPlan, StartError> {
+        if !self.device_sockets.is_empty() {
+            return self.named(offered);
+        }
         let plan = match (&self.socket_path, self.fd, offered) {
             (Some(path), None, None) => return self.at_path(path),
             (None, Some(fd), None) => SocketPlan::Descriptor(fd),
@@ -72,6 +78,38 @@ impl CommonArgs {
         };
         self.check_inherited(&plan)?;
         Ok(plan)
+    }
+
+    /// The device's own options name the sockets, and nothing else does.
+    fn named(&self, offered: Option<usize>) -> Result<SocketPlan, StartError> {
+        for (other, given) in [
+            ("--socket-path", self.socket_path.is_some()),
+            ("--fd", self.fd.is_some()),
+            ("--socket-count", self.socket_count.is_some()),
+            ("LISTEN_FDS", offered.is_some()),
+        ] {
+            if given {
+                let both = format!("{other} and sockets in the device's options");
+                return Err(exclusive(&both));
+            }
+        }
+        let paths = self.device_sockets.clone();
+        for (number, path) in paths.iter().enumerate() {
+            check_path(path)?;
+            if paths.iter().skip(number + 1).any(|other| other == path) {
+                return Err(StartError::usage(format!(
+                    "socket path {} is given twice",
+                    path.display()
+                )));
+            }
+        }
+        if paths.len() > MAX_SOCKETS {
+            return Err(StartError::usage(format!(
+                "there are {} sockets; one process serves {MAX_SOCKETS}",
+                paths.len()
+            )));
+        }
+        Ok(SocketPlan::Named(paths))
     }
 
     fn at_path(&self, path: &Path) -> Result<SocketPlan, StartError> {

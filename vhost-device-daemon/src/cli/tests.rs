@@ -21,6 +21,7 @@ fn interpreted(line: &str) -> Result<Parsed<Rng>, Stop> {
         "1.2.3",
         "Randomness for guests",
         argv.map(OsString::from),
+        |_| Vec::new(),
     )
 }
 
@@ -235,7 +236,9 @@ fn mistakes_are_explained_in_one_line() {
 #[test]
 fn an_empty_path_is_refused() {
     let argv = ["vhost-device-rng", "-s", ""].map(OsString::from);
-    let Err(Stop::Refused(error)) = interpret::<Rng>("vhost-device-rng", "1", "", argv) else {
+    let Err(Stop::Refused(error)) =
+        interpret::<Rng>("vhost-device-rng", "1", "", argv, |_| Vec::new())
+    else {
         panic!("accepted");
     };
     let error = error.to_string();
@@ -368,4 +371,30 @@ fn a_configuration_can_be_checked_without_a_socket_and_without_serving() {
     assert!(refused(&line).contains("rng.toml"));
     let (_folder, line) = with_file("fd = 3", "--check-config -s x");
     assert!(refused(&line).contains("exclude each other"));
+}
+
+#[test]
+fn sockets_of_the_device_s_own_options_are_the_only_ones() {
+    let with = |line: &str, sockets: &[&str]| {
+        let mut common = Cli::<Rng>::try_parse_from(format!("d {line}").split_whitespace())
+            .unwrap()
+            .common;
+        common.device_sockets = sockets.iter().map(PathBuf::from).collect();
+        common
+    };
+    assert_eq!(
+        with("", &["/run/a", "/tmp/b"]).plan(None).unwrap(),
+        SocketPlan::Named(vec!["/run/a".into(), "/tmp/b".into()])
+    );
+    let refusals = [
+        (with("-s /run/s", &["/run/a"]), None),
+        (with("--fd 3", &["/run/a"]), None),
+        (with("", &["/run/a"]), Some(1)),
+        (with("", &["/run/a", "/run/a"]), None),
+        (with("", &["/run/"]), None),
+    ];
+    for (common, offered) in refusals {
+        let error = common.plan(offered).unwrap_err();
+        assert_eq!(error.exit(), Exit::Usage, "{error}");
+    }
 }

@@ -95,6 +95,18 @@ impl EventLoop {
         self.control(ControlOperation::Modify, fd, events(interest), tag)
     }
 
+    /// Adds a descriptor, or changes what is watched of it, edge-triggered.
+    fn control_edges(
+        &self,
+        operation: ControlOperation,
+        fd: RawFd,
+        interest: Interest,
+        tag: Tag,
+    ) -> io::Result<()> {
+        let events = events(interest) | EventSet::EDGE_TRIGGERED;
+        self.control(operation, fd, events, tag)
+    }
+
     /// Removes a descriptor. One that the kernel no longer knows is as good as removed.
     pub fn remove(&self, fd: RawFd) {
         let _ = self
@@ -163,6 +175,7 @@ pub fn eventfd() -> io::Result<EventFd> {
 /// Something watched for a worker.
 enum Watched {
     Foreign(RawFd),
+    Edges(RawFd),
     Timer(Arc<TimerFd>),
     Waker(Arc<EventFd>),
 }
@@ -170,7 +183,7 @@ enum Watched {
 impl Watched {
     fn fd(&self) -> RawFd {
         match self {
-            Self::Foreign(fd) => *fd,
+            Self::Foreign(fd) | Self::Edges(fd) => *fd,
             Self::Timer(timer) => timer.as_raw_fd(),
             Self::Waker(event) => event.as_raw_fd(),
         }
@@ -199,7 +212,7 @@ impl Watches {
     pub fn acknowledge(&self, token: Token) -> bool {
         match self.watched.get(&token) {
             None => false,
-            Some(Watched::Foreign(_)) => true,
+            Some(Watched::Foreign(_) | Watched::Edges(_)) => true,
             Some(Watched::Timer(timer)) => expired(timer),
             Some(Watched::Waker(event)) => event.read().is_ok(),
         }
@@ -210,7 +223,13 @@ impl Watches {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let tag = Tag::Worker(self.generation, token);
-        self.events.add(watched.fd(), interest, tag)?;
+        match watched {
+            Watched::Edges(fd) => {
+                self.events
+                    .control_edges(ControlOperation::Add, fd, interest, tag)?;
+            }
+            _ => self.events.add(watched.fd(), interest, tag)?,
+        }
         self.watched.insert(token, watched);
         Ok(())
     }
@@ -229,10 +248,25 @@ impl Reactor for Watches {
         self.insert(token, Watched::Foreign(fd.as_raw_fd()), interest)
     }
 
+    fn watch_edges(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        interest: Interest,
+        token: Token,
+    ) -> io::Result<()> {
+        self.insert(token, Watched::Edges(fd.as_raw_fd()), interest)
+    }
+
     fn interest(&mut self, token: Token, interest: Interest) -> io::Result<()> {
         let watched = self.watched.get(&token).ok_or(io::ErrorKind::NotFound)?;
         let tag = Tag::Worker(self.generation, token);
-        self.events.modify(watched.fd(), interest, tag)
+        match *watched {
+            Watched::Edges(fd) => {
+                self.events
+                    .control_edges(ControlOperation::Modify, fd, interest, tag)
+            }
+            _ => self.events.modify(watched.fd(), interest, tag),
+        }
     }
 
     fn unwatch(&mut self, token: Token) {
@@ -379,6 +413,35 @@ mod tests {
             events.wait(Some(Duration::ZERO), |_, _| seen += 1).unwrap();
             assert_eq!(seen, 1, "no new write, no event");
         }
+    }
+
+    #[test]
+    fn edges_are_told_once_and_again_when_what_is_watched_changes() {
+        let events = Arc::new(EventLoop::new().unwrap());
+        let mut watches = Watches::new(Arc::clone(&events), 1);
+        let source = eventfd().unwrap();
+        let token = Token(4);
+        // SAFETY: the descriptor is open as long as `source` lives.
+        let fd = unsafe { BorrowedFd::borrow_raw(source.as_raw_fd()) };
+        watches.watch_edges(fd, Interest::READABLE, token).unwrap();
+        let seen = |events: &EventLoop| {
+            let mut seen = Vec::new();
+            events
+                .wait(Some(Duration::ZERO), |_, ready| seen.push(ready))
+                .unwrap();
+            seen
+        };
+        source.write(1).unwrap();
+        assert_eq!(seen(&events).len(), 1);
+        assert!(
+            seen(&events).is_empty(),
+            "it is still readable, but that is no news"
+        );
+        watches.interest(token, Interest::BOTH).unwrap();
+        let again = seen(&events);
+        assert!(matches!(again[..], [ready] if ready.readable && ready.writable));
+        assert!(seen(&events).is_empty());
+        assert!(watches.acknowledge(token), "nobody reads it");
     }
 
     #[test]
