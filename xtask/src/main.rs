@@ -13,6 +13,7 @@ mod coverage;
 mod demo;
 mod fuzz;
 mod guest;
+mod man;
 mod new_device;
 mod packages;
 mod process;
@@ -42,6 +43,7 @@ enum Verb {
     Demo(demo::Args),
     Fuzz(fuzz::Args),
     Guest(guest::Args),
+    Man(man::Args),
     NewDevice(new_device::Args),
     Test(test::Args),
 }
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Guest(args) => guest::run(&args),
+        Verb::Man(args) => man::run(&args),
         Verb::NewDevice(args) => new_device::run(&args),
         Verb::Test(args) => test::run(&args),
     };

@@ -95,6 +95,22 @@ impl Workspace {
         Ok(folder.join("examples").join(name))
     }
 
+    /// Builds the examples that write the manuals of the daemons called `names`, and returns the folder they are in.
+    pub fn build_manuals(&self, names: &[String], profile: Profile) -> Result<PathBuf> {
+        prepare_build()?;
+        let mut command = cargo(BUILD_LIMIT);
+        command.current_dir(&self.root).arg("build");
+        for name in names {
+            command.args(["--package", name, "--example"]);
+            command.arg(format!("{name}-manual"));
+        }
+        if profile == Profile::Release {
+            command.arg("--release");
+        }
+        run_logged(&mut command, &self.log("build")?).context("cannot build the manuals")?;
+        Ok(self.target.join(profile.folder()).join("examples"))
+    }
+
     /// Builds the binaries of the crates called `names` and returns the folder they are in.
     pub fn build(&self, names: &[String], profile: Profile) -> Result<PathBuf> {
         let folder = self.target.join(profile.folder());

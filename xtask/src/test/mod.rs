@@ -6,6 +6,7 @@ mod documents;
 mod generated;
 mod guests;
 mod hardware;
+mod manuals;
 pub mod tally;
 
 use std::process::ExitCode;
@@ -65,6 +66,11 @@ const STEPS: &[Step] = &[
         name: "documents",
         about: "commands in the documents are what the programs take",
         run: documents::run,
+    },
+    Step {
+        name: "manuals",
+        about: "manual pages, completions and option tables",
+        run: manuals::run,
     },
     Step {
         name: "generated",
