@@ -142,6 +142,7 @@ impl<'d, D: Device> Frontend<'d, D> {
             next_available,
             features: self.features,
             notifier: Box::new(|| {}),
+            meter: Arc::default(),
         };
         // Fails where the memory was taken away meanwhile.
         let _ = self.runner.start(start);

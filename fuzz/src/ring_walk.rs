@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vhost_device_core::{GuestFault, Queue, QueueIndex, Request, Ring, Segments, Ticket};
+use vhost_device_core::{GuestFault, Queue, QueueIndex, Request, Ring, Start, Segments, Ticket};
 
 use crate::arena::{Arena, Place, Touched, contents};
 use crate::common::driver::{EVENT_IDX, INDIRECT_DESC};
@@ -84,18 +84,17 @@ fn start(
     interrupts: &Arc<AtomicU64>,
 ) -> Option<(Ring, Model)> {
     let interrupts = Arc::clone(interrupts);
-    let ring = Ring::start(
-        QueueIndex(0),
-        place.layout(&arena.memory).ok()?,
+    let start = Start {
+        index: QueueIndex(0),
+        layout: place.layout(&arena.memory).ok()?,
         next_available,
         features,
-        &arena.memory,
-        Box::new(move || {
+        notifier: Box::new(move || {
             interrupts.fetch_add(1, Ordering::Relaxed);
         }),
-        run,
-    )
-    .expect("its layout was checked");
+        meter: Arc::default(),
+    };
+    let ring = Ring::start(start, &arena.memory, run).expect("its layout was checked");
     let model = Model::new(
         arena.contents(),
         place,

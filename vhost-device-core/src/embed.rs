@@ -14,7 +14,8 @@ use crate::fault::RingFault;
 use crate::ids::{QueueIndex, Token};
 use crate::memory::Memory;
 use crate::poll::Poll;
-use crate::runner::{Runner, Start, Stopped};
+use crate::ring::Start;
+use crate::runner::{Runner, Stopped};
 
 /// One worker of an embedded device.
 pub struct Embedded<D: Device> {

@@ -38,6 +38,38 @@ pub enum GuestFault {
     Invalid,
 }
 
+impl GuestFault {
+    /// All of them; the position of each is its value as a number.
+    pub const ALL: [Self; 10] = [
+        Self::Unmapped,
+        Self::ChainTooLong,
+        Self::DescriptorIndex,
+        Self::ReadableAfterWritable,
+        Self::Indirect,
+        Self::TooLong,
+        Self::ShortRequest,
+        Self::ShortAnswer,
+        Self::WrongQueue,
+        Self::Invalid,
+    ];
+
+    /// One word for it, in lower case with underscores.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unmapped => "unmapped",
+            Self::ChainTooLong => "chain_too_long",
+            Self::DescriptorIndex => "descriptor_index",
+            Self::ReadableAfterWritable => "readable_after_writable",
+            Self::Indirect => "indirect",
+            Self::TooLong => "too_long",
+            Self::ShortRequest => "short_request",
+            Self::ShortAnswer => "short_answer",
+            Self::WrongQueue => "wrong_queue",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
 /// The ring itself is corrupt: nothing on it can be trusted. The ring stops until it is set up anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 pub enum RingFault {

@@ -17,6 +17,7 @@ mod fault;
 mod ids;
 pub mod limit;
 mod memory;
+mod meter;
 mod poll;
 mod request;
 mod ring;
@@ -30,7 +31,10 @@ pub use device::{
 pub use fault::{GuestFault, LayoutFault, RingFault};
 pub use ids::{DeviceId, QueueIndex, Token};
 pub use memory::{DirtyLog, Memory, Segment};
+pub use meter::{Meter, Totals};
 pub use poll::Poll;
 pub use request::{Buffers, Request, Segments};
-pub use ring::{Counters, Layout, MAX_CHAIN_LENGTH, MAX_QUEUE_SIZE, Notifier, Queue, Ring, Ticket};
-pub use runner::{Io, Runner, Start, Stopped};
+pub use ring::{
+    Counters, Layout, MAX_CHAIN_LENGTH, MAX_QUEUE_SIZE, Notifier, Queue, Ring, Start, Ticket,
+};
+pub use runner::{Io, Runner, Stopped};

@@ -7,7 +7,7 @@ use crate::fault::RingFault;
 use crate::ids::{QueueIndex, Token};
 use crate::memory::Memory;
 use crate::poll::Poll;
-use crate::ring::{Counters, Layout, Notifier, Queue, Ring};
+use crate::ring::{Counters, Notifier, Queue, Ring, Start};
 
 /// Most rounds over all queues in one turn, so that a driver that never stops adding requests cannot keep the thread from
 /// its other duties.
@@ -45,20 +45,6 @@ impl Io<'_> {
     pub fn reactor(&mut self) -> &mut dyn Reactor {
         self.reactor
     }
-}
-
-/// A queue to start.
-pub struct Start {
-    /// Which queue.
-    pub index: QueueIndex,
-    /// Its size and addresses.
-    pub layout: Layout,
-    /// Where in the available ring to start.
-    pub next_available: u16,
-    /// The features that the driver acknowledged.
-    pub features: u64,
-    /// How to interrupt the driver.
-    pub notifier: Box<dyn Notifier>,
 }
 
 /// Where a stopped queue can be resumed.
@@ -103,15 +89,7 @@ impl<W: Worker> Runner<W> {
             return Ok(());
         };
         self.runs = self.runs.wrapping_add(1);
-        *slot = Some(Ring::start(
-            start.index,
-            start.layout,
-            start.next_available,
-            start.features,
-            &self.memory,
-            start.notifier,
-            self.runs,
-        )?);
+        *slot = Some(Ring::start(start, &self.memory, self.runs)?);
         Ok(())
     }
 

@@ -54,6 +54,10 @@ pub struct CommonArgs {
     #[arg(long)]
     pub once: bool,
 
+    /// Give the counters as OpenMetrics text to whoever connects to a unix socket at PATH; its mode is 0660.
+    #[arg(long, value_name = "PATH")]
+    pub control_path: Option<PathBuf>,
+
     /// Take options from FILE (TOML), under their long names; what the command line gives counts more.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

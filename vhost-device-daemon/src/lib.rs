@@ -20,6 +20,7 @@ pub mod cli;
 mod engine;
 pub mod exit;
 pub mod logging;
+mod metrics;
 mod notify;
 mod run;
 mod signals;

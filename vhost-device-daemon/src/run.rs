@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use vhost_device_core::{Device, Interest, Ready};
@@ -17,7 +18,8 @@ use crate::app::App;
 use crate::cli::{self, CommonArgs, Parsed};
 use crate::engine::{self, EventLoop, Service, Session, Tag};
 use crate::exit::{Exit, StartError};
-use crate::signals::Signals;
+use crate::metrics::{self, ControlSocket, Page, SocketMetrics};
+use crate::signals::{Signal, Signals};
 use crate::socket::{self, Endpoint};
 use crate::{capabilities, logging, notify};
 
@@ -28,6 +30,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The number of the signal descriptor among the main thread's own events; sockets follow.
 const SIGNALS: u32 = 0;
+/// The number of the control socket; its readers follow. Far above those of the sockets.
+const CONTROL: u32 = 1 << 16;
+const READERS: u32 = CONTROL + 1;
 
 /// Runs a daemon from the process's command line to its exit code.
 pub fn run<A: App>() -> ExitCode {
@@ -54,7 +59,13 @@ fn serve<A: App>(common: &CommonArgs, args: A::Args) -> Result<(), StartError> {
     let count = common.validate()?.count();
     let devices = A::open(args, count)?;
     let endpoints = socket::open_all(common, A::COMPAT)?;
+    let control = common
+        .control_path
+        .as_deref()
+        .map(socket::open_control)
+        .transpose()?;
     let mut main = Main::new(common, signals, devices, endpoints)
+        .and_then(|main| main.reporting((A::NAME, A::VERSION), control))
         .map_err(internal("set up the event loop"))?;
     notify::ready();
     main.serve().map_err(internal("wait for events"))
@@ -72,6 +83,7 @@ struct Slot<D: Device> {
     /// Connected while the frontend before it was just leaving.
     waiting: Option<UnixStream>,
     ended: Arc<EventFd>,
+    metrics: Arc<SocketMetrics>,
     /// Accept no frontend before this moment.
     paused: Option<Instant>,
     served: bool,
@@ -87,6 +99,9 @@ struct Main<D: Device> {
     inline: bool,
     generation: u32,
     stopping: Option<Instant>,
+    /// Name and version.
+    identity: (&'static str, &'static str),
+    control: Option<ControlSocket>,
 }
 
 fn accept_tag(slot: usize) -> Tag {
@@ -124,7 +139,25 @@ impl<D: Device> Main<D> {
             inline,
             generation: 0,
             stopping: None,
+            identity: ("", ""),
+            control: None,
         })
+    }
+
+    /// Also gives the counters, as those of the daemon with this name and version, to whoever connects to `control`.
+    fn reporting(
+        mut self,
+        identity: (&'static str, &'static str),
+        control: Option<Endpoint>,
+    ) -> io::Result<Self> {
+        self.identity = identity;
+        self.control = control.map(ControlSocket::new);
+        if let Some(listener) = self.control.as_ref().and_then(ControlSocket::listener) {
+            let tag = Tag::Own(CONTROL);
+            self.events
+                .add(listener.as_raw_fd(), Interest::READABLE, tag)?;
+        }
+        Ok(self)
     }
 
     /// Accepts and serves until a signal arrives or nobody can connect any more.
@@ -175,6 +208,8 @@ impl<D: Device> Main<D> {
     fn dispatch(&mut self, tag: Tag, ready: Ready) {
         match tag {
             Tag::Own(SIGNALS) => self.signal(),
+            Tag::Own(CONTROL) => self.accept_reader(),
+            Tag::Own(number @ READERS..) => self.resume_reader(number),
             Tag::Own(number) => {
                 let slot = (number as usize - 1) / 2;
                 if tag == accept_tag(slot) {
@@ -203,6 +238,10 @@ impl<D: Device> Main<D> {
 
     fn signal(&mut self) {
         while let Some(signal) = self.signals.take() {
+            if signal == Signal::Report {
+                self.slots.iter().for_each(|slot| slot.metrics.log());
+                continue;
+            }
             log::info!("{signal:?}: stopping");
             notify::stopping();
             self.stopping
@@ -246,10 +285,13 @@ impl<D: Device> Main<D> {
             Some(session) if session.is_ending() || session.is_over() => {
                 slot.waiting = Some(stream);
             }
-            Some(_) => log::warn!(
-                "{}: a second frontend was turned away; the device is in use",
-                slot.endpoint
-            ),
+            Some(_) => {
+                metrics::count(&slot.metrics.turned_away);
+                log::warn!(
+                    "{}: a second frontend was turned away; the device is in use",
+                    slot.endpoint
+                );
+            }
         }
     }
 
@@ -262,12 +304,15 @@ impl<D: Device> Main<D> {
             poll: self.poll,
             inline: self.inline.then_some(&self.events),
             generation: self.generation,
+            metrics: Arc::clone(&slot.metrics),
             ended: Arc::clone(&slot.ended),
         };
         slot.served = true;
         match Session::start(stream, &slot.device, service) {
             Ok(session) => {
                 log::info!("{}: a frontend connected", slot.endpoint);
+                metrics::count(&slot.metrics.frontends);
+                slot.metrics.connected.store(true, Ordering::Relaxed);
                 slot.session = Some(session);
             }
             Err(error) => log::error!("{}: cannot serve a frontend: {error}", slot.endpoint),
@@ -281,6 +326,7 @@ impl<D: Device> Main<D> {
         };
         let _ = slot.ended.read();
         slot.session = None;
+        slot.metrics.connected.store(false, Ordering::Relaxed);
         let Some(stream) = slot.waiting.take() else {
             return;
         };
@@ -289,6 +335,33 @@ impl<D: Device> Main<D> {
             return;
         }
         self.start(number, stream);
+    }
+
+    /// Somebody wants the counters.
+    fn accept_reader(&mut self) {
+        let Some(control) = &mut self.control else {
+            return;
+        };
+        let sockets: Vec<_> = self.slots.iter().map(|slot| &*slot.metrics).collect();
+        let (name, version) = self.identity;
+        let watched = control
+            .accept(|| Page::of(name, version, &sockets))
+            .and_then(|rest| match rest {
+                Some((place, descriptor)) => {
+                    let tag = Tag::Own(READERS + place as u32);
+                    self.events.add(descriptor, Interest::WRITABLE, tag)
+                }
+                None => Ok(()),
+            });
+        if let Err(error) = watched {
+            log::warn!("cannot give the counters: {error}");
+        }
+    }
+
+    fn resume_reader(&mut self, number: u32) {
+        if let Some(control) = &mut self.control {
+            control.resume((number - READERS) as usize);
+        }
     }
 
     fn resume_accepting(&mut self) {
@@ -309,7 +382,9 @@ impl<D: Device> Slot<D> {
         if let Some(listener) = endpoint.listener() {
             events.add(listener.as_raw_fd(), Interest::READABLE, accept_tag(number))?;
         }
+        let label = endpoint.to_string();
         Ok(Self {
+            metrics: Arc::new(SocketMetrics::new(label, device.queues().len())),
             endpoint,
             device: Arc::new(device),
             session: None,

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT as a pollable descriptor.
+//! SIGTERM, SIGINT and SIGUSR1 as a pollable descriptor.
 //!
 //! SIGHUP keeps its default action. SIGPIPE needs nothing: the Rust runtime ignores it before `main`, and a write to a
 //! connection that is gone is an ordinary error.
@@ -9,28 +9,30 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::sys::signal::{self, SigSet};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// A request to end.
+/// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM, from a service manager.
     Terminate,
     /// SIGINT, from a terminal.
     Interrupt,
+    /// SIGUSR1: log the counters.
+    Report,
 }
 
-/// The receiving end of the process's termination signals.
+/// The receiving end of the process's signals.
 #[derive(Debug)]
 pub struct Signals {
     descriptor: SignalFd,
 }
 
 impl Signals {
-    /// Blocks SIGTERM and SIGINT and returns the descriptor that becomes readable when one arrives.
+    /// Blocks the signals and returns the descriptor that becomes readable when one arrives.
     ///
     /// Call it on the main thread before any other thread exists: threads inherit the mask, and a thread without it
     /// would be ended by the signal's default action, and the process with it.
     pub fn block() -> io::Result<Self> {
-        let set = SigSet::from_iter([signal::SIGTERM, signal::SIGINT]);
+        let set = SigSet::from_iter([signal::SIGTERM, signal::SIGINT, signal::SIGUSR1]);
         set.thread_block()?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let descriptor = SignalFd::with_flags(&set, flags)?;
@@ -39,10 +41,13 @@ impl Signals {
 
     /// Takes a pending signal, without waiting.
     ///
-    /// From the first one on, SIGINT has its default action again on the calling thread: whoever presses Ctrl-C a
+    /// From the first request to end on, SIGINT has its default action again on the calling thread: whoever presses Ctrl-C a
     /// second time does not want to wait for an orderly end.
     pub fn take(&self) -> Option<Signal> {
         let info = self.descriptor.read_signal().ok()??;
+        if info.ssi_signo == signal::SIGUSR1 as u32 {
+            return Some(Signal::Report);
+        }
         let _ = SigSet::from(signal::SIGINT).thread_unblock();
         if info.ssi_signo == signal::SIGINT as u32 {
             Some(Signal::Interrupt)
@@ -75,6 +80,7 @@ mod tests {
         for (number, expected) in [
             (signal::SIGTERM, Signal::Terminate),
             (signal::SIGINT, Signal::Interrupt),
+            (signal::SIGUSR1, Signal::Report),
         ] {
             let signals = Signals::block().unwrap();
             assert!(!is_readable(&signals));

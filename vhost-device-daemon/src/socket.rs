@@ -25,6 +25,9 @@ use crate::exit::StartError;
 use access::Access;
 use directory::{Directory, Entry};
 
+/// The mode of a control socket: for the daemon's user and group.
+const CONTROL_MODE: u32 = 0o660;
+
 /// What a daemon does for the sake of existing scripts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compat {
@@ -144,6 +147,14 @@ pub fn open_all(args: &CommonArgs, compat: Compat) -> Result<Vec<Endpoint>, Star
                 .collect()
         }
     }
+}
+
+/// Opens a socket beside the frontends' ones, for others than frontends.
+///
+/// # Errors
+/// Somebody listens at `path`, something that is no socket is there, or the system refuses.
+pub fn open_control(path: &Path) -> Result<Endpoint, StartError> {
+    open_path(path, &Access::of_mode(CONTROL_MODE), Compat::default())
 }
 
 fn open_path(path: &Path, access: &Access, compat: Compat) -> Result<Endpoint, StartError> {

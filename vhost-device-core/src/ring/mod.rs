@@ -26,6 +26,7 @@ use crate::fault::RingFault;
 use crate::ids::QueueIndex;
 use crate::limit;
 use crate::memory::Memory;
+use crate::meter::Meter;
 
 const USED_F_NO_NOTIFY: u16 = 1;
 const FLAGS_OFFSET: usize = 0;
@@ -43,6 +44,22 @@ impl<F: Fn() + Send> Notifier for F {
     }
 }
 
+/// A queue to start.
+pub struct Start {
+    /// Which queue.
+    pub index: QueueIndex,
+    /// Its size and addresses.
+    pub layout: Layout,
+    /// Where in the available ring to start.
+    pub next_available: u16,
+    /// The features that the driver acknowledged.
+    pub features: u64,
+    /// How to interrupt the driver.
+    pub notifier: Box<dyn Notifier>,
+    /// Where what happens on the queue is counted.
+    pub meter: Arc<Meter>,
+}
+
 /// What happened on a ring since it was started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -54,6 +71,10 @@ pub struct Counters {
     pub notified: u64,
     /// Batches after which the driver asked not to be notified.
     pub suppressed: u64,
+    /// Bytes read from and written to requests' buffers.
+    pub bytes: u64,
+    /// What the device dropped because a limit was reached.
+    pub dropped: u64,
 }
 
 /// The state of one running virtqueue.
@@ -90,6 +111,9 @@ pub struct Ring {
     /// Lists of finished detached requests, for reuse.
     spare: Vec<Chain>,
     counters: Counters,
+    /// The counters when the meter was last told.
+    metered: Counters,
+    meter: Arc<Meter>,
 }
 
 impl Ring {
@@ -98,17 +122,18 @@ impl Ring {
     ///
     /// # Errors
     /// [`RingFault::Unmapped`] if the ring is not in `memory`.
-    pub fn start(
-        index: QueueIndex,
-        layout: Layout,
-        next_available: u16,
-        features: u64,
-        memory: &Memory,
-        notifier: Box<dyn Notifier>,
-        run: u32,
-    ) -> Result<Self, RingFault> {
+    pub fn start(start: Start, memory: &Memory, run: u32) -> Result<Self, RingFault> {
+        let Start {
+            index,
+            layout,
+            next_available,
+            features,
+            notifier,
+            meter,
+        } = start;
         let parts = layout.map(memory)?;
         let published = load(&parts.used, INDEX_OFFSET, Ordering::Relaxed)?;
+        meter.started();
         Ok(Self {
             index,
             layout,
@@ -131,6 +156,8 @@ impl Ring {
             chain: Chain::default(),
             spare: Vec::new(),
             counters: Counters::default(),
+            metered: Counters::default(),
+            meter,
         })
     }
 
@@ -163,6 +190,14 @@ impl Ring {
     /// What happened so far.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Tells the meter what happened since it was told last.
+    fn report(&mut self) {
+        if self.counters != self.metered {
+            self.meter.advance(&self.metered, &self.counters);
+            self.metered = self.counters;
+        }
     }
 
     /// Exchanges the way to interrupt the driver, and interrupts it once through the new one: a signal sent to the old
@@ -259,6 +294,7 @@ impl Ring {
     /// Stops the ring for good: nothing on it can be trusted.
     fn fail(&mut self, fault: RingFault) {
         if self.fault.replace(fault).is_none() {
+            self.meter.corrupted();
             limit::ring_fault(self.index, fault);
         }
     }

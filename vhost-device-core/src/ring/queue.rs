@@ -188,6 +188,13 @@ impl<'a> Queue<'a> {
         }
     }
 
+    /// Counts something that the device dropped because a limit was reached.
+    pub fn count_dropped(&mut self) {
+        if let Some(active) = &mut self.active {
+            active.ring.counters.dropped += 1;
+        }
+    }
+
     /// Makes the completions so far visible to the driver and signals it if it asked for that. Dropping the queue does it
     /// too; a device calls this only to answer early in a long batch.
     pub fn flush(&mut self) {
@@ -199,7 +206,10 @@ impl<'a> Queue<'a> {
 
 impl Drop for Queue<'_> {
     fn drop(&mut self) {
-        self.flush();
+        if let Some(active) = &mut self.active {
+            active.publish();
+            active.ring.report();
+        }
     }
 }
 
@@ -331,12 +341,14 @@ impl Ring {
         );
         self.unpublished_bytes += u64::from(written);
         self.batch_bytes += u64::from(written);
+        self.counters.bytes += u64::from(written);
         self.next_used = self.next_used.wrapping_add(1);
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
     fn refuse(&mut self, memory: &Memory, used: &VolatileSlice<'_>, head: u16, fault: GuestFault) {
         self.counters.faults += 1;
+        self.meter.refused(fault);
         limit::guest_fault(self.index, fault);
         self.push_used(memory, used, head, 0);
     }
@@ -374,6 +386,7 @@ impl<'q> RequestSlot<'q> {
     /// Completes the request. `read` counts against the batch as `written` does.
     pub fn complete(&mut self, chain: Chain, written: u32, read: u64) {
         self.ring.batch_bytes += read;
+        self.ring.counters.bytes += read;
         self.ring
             .push_used(self.memory, &self.used, self.head, written);
         self.ring.chain = chain;

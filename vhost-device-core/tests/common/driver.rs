@@ -140,31 +140,18 @@ impl Driver {
 
     /// The device's side of the ring by itself, without a runner.
     pub fn ring(&self, memory: &Memory, run: u32, notifier: impl Notifier + 'static) -> Ring {
-        Ring::start(
-            QueueIndex(0),
-            self.place.layout(memory),
-            self.available,
-            self.features,
-            memory,
-            Box::new(notifier),
-            run,
-        )
-        .unwrap()
+        Ring::start(self.start(0, memory, notifier), memory, run).unwrap()
     }
 
     /// The device's side of the ring for a runner.
-    pub fn start(
-        &self,
-        index: u16,
-        memory: &Arc<Memory>,
-        notifier: impl Notifier + 'static,
-    ) -> Start {
+    pub fn start(&self, index: u16, memory: &Memory, notifier: impl Notifier + 'static) -> Start {
         Start {
             index: QueueIndex(index),
             layout: self.place.layout(memory),
             next_available: self.available,
             features: self.features,
             notifier: Box::new(notifier),
+            meter: Arc::default(),
         }
     }
 

@@ -182,6 +182,7 @@ impl<W: Worker> Model<W> {
                 guest.notified += 1;
                 guest.interrupted = true;
             }),
+            meter: Arc::default(),
         };
         let mut runner = Runner::new(worker, 1, memory, Poll::off());
         runner.start(start).unwrap();

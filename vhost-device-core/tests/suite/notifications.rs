@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use vhost_device_core::{GuestFault, QueueIndex, Request, Serve, Service};
+use vhost_device_core::{GuestFault, Meter, QueueIndex, Request, Ring, Serve, Service, Start};
 
-use crate::common::driver::{Driver, EVENT_IDX, Place, writable};
+use crate::common::driver::{Driver, EVENT_IDX, Place, readable, writable};
 use crate::common::guest::{self, BUFFERS};
 use crate::common::rig::{Answer, Interrupts, Rig};
 
@@ -217,4 +217,44 @@ fn a_new_notifier_is_rung_at_once_for_what_the_old_one_may_have_lost() {
     add(&mut rig, 1);
     rig.serve(0);
     assert_eq!((rig.interrupts[0].count(), new.count()), (0, 2));
+}
+
+#[test]
+fn a_meter_counts_over_the_runs_of_a_queue() {
+    let memory = guest::memory();
+    let place = Place::of_queue(0, 64);
+    let meter = Arc::new(Meter::default());
+    for run in 1..=2 {
+        let mut driver = Driver::from(memory.map(), place, 0, 0);
+        let start = Start {
+            meter: Arc::clone(&meter),
+            ..driver.start(0, &memory, Interrupts::default().notifier())
+        };
+        let mut ring = Ring::start(start, &memory, run).unwrap();
+        driver.add(&[writable(BUFFERS, 100)]).unwrap();
+        driver
+            .add(&[readable(BUFFERS, 1), writable(BUFFERS, 1)])
+            .unwrap();
+        driver
+            .add(&[writable(BUFFERS, 1), readable(BUFFERS, 1)])
+            .unwrap();
+        let mut queue = ring.queue(&memory);
+        for _ in 0..2 {
+            let mut request = queue.next().unwrap();
+            request.advance_written(u64::MAX);
+            request.finish();
+        }
+        assert!(queue.next().is_none());
+        queue.count_dropped();
+        drop(queue);
+        driver.poke(driver.place.available + 2, 1000);
+        assert!(ring.queue(&memory).next().is_none());
+        let (totals, run) = (meter.totals(), u64::from(run));
+        assert_eq!((totals.starts, totals.corruptions), (run, run));
+        assert_eq!((totals.requests, totals.bytes), (3 * run, 101 * run));
+        assert_eq!((totals.notified, totals.dropped), (run, run));
+        let misplaced = GuestFault::ReadableAfterWritable as usize;
+        assert_eq!(totals.faults.iter().sum::<u64>(), run);
+        assert_eq!(totals.faults[misplaced], run);
+    }
 }

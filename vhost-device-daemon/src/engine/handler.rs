@@ -24,6 +24,7 @@ use super::crew::{Crew, CrewFault};
 use super::dirty::PageLog;
 use super::mailbox::Command;
 use super::memory::{MAX_SLOTS, MemoryTable};
+use crate::metrics::{self, SocketMetrics};
 
 /// VHOST_F_LOG_ALL: log every write to guest memory.
 const LOG_ALL: u64 = 1 << 26;
@@ -60,6 +61,7 @@ pub struct Handler<D: Device> {
     crew: Crew<D>,
     memory: MemoryTable,
     connection: Arc<OwnedFd>,
+    metrics: Arc<SocketMetrics>,
     log: Option<Arc<dyn DirtyLog>>,
     features: u64,
     /// SET_FEATURES was seen since the connection began or the device was reset.
@@ -82,7 +84,12 @@ fn offered_features<D: Device>(device: &D) -> u64 {
 
 impl<D: Device> Handler<D> {
     /// The control plane of a new connection.
-    pub fn new(device: Arc<D>, crew: Crew<D>, connection: Arc<OwnedFd>) -> Self {
+    pub fn new(
+        device: Arc<D>,
+        crew: Crew<D>,
+        connection: Arc<OwnedFd>,
+        metrics: Arc<SocketMetrics>,
+    ) -> Self {
         let queues = device.queues();
         Self {
             rings: queues.iter().map(|_| RingControl::default()).collect(),
@@ -91,6 +98,7 @@ impl<D: Device> Handler<D> {
             crew,
             memory: MemoryTable::new(Arc::clone(&connection)),
             connection,
+            metrics,
             log: None,
             features: 0,
             negotiated: false,
@@ -188,6 +196,7 @@ impl<D: Device> Handler<D> {
             next_available: ring.base,
             features: self.features,
             notifier: notifier(ring.call.as_ref())?,
+            meter: self.metrics.meter(queue),
         };
         let memory = self.memory.snapshot();
         self.crew
@@ -444,10 +453,12 @@ impl<D: Device> VhostUserBackendReqHandlerMut for Handler<D> {
     fn reset_owner(&mut self) -> Result<()> {
         // Deprecated; a back-end may take it as a request to disable all rings.
         self.owned = false;
+        metrics::count(&self.metrics.resets);
         self.stop_all()
     }
 
     fn reset_device(&mut self) -> Result<()> {
+        metrics::count(&self.metrics.resets);
         self.stop_all()?;
         self.crew.reset().map_err(fault)?;
         self.negotiated = false;

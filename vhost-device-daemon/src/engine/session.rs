@@ -18,6 +18,7 @@ use super::mailbox::Mailbox;
 use super::message::{self, Peeked};
 use super::reactor::EventLoop;
 use super::station::{Plan, Station};
+use crate::metrics::{self, SocketMetrics};
 
 /// Ends a connection from any thread.
 #[derive(Clone)]
@@ -58,6 +59,8 @@ pub struct Service<'a> {
     pub inline: Option<&'a Arc<EventLoop>>,
     /// Distinguishes this session's events from those of earlier ones.
     pub generation: u32,
+    /// Where what happens is counted.
+    pub metrics: Arc<SocketMetrics>,
     /// Written to when the session is over.
     pub ended: Arc<EventFd>,
 }
@@ -90,14 +93,15 @@ impl<D: Device> Session<D> {
             }
             None => (Crew::threads(plan), None),
         };
-        let handler = Handler::new(Arc::clone(device), crew, connection);
+        let metrics = service.metrics;
+        let handler = Handler::new(Arc::clone(device), crew, connection, Arc::clone(&metrics));
         let ended = service.ended;
         let control = std::thread::Builder::new()
             .name("control".into())
             .stack_size(CONTROL_STACK)
             .spawn(move || {
                 let _told = TellOnDrop(ended);
-                control(stream, handler);
+                control(stream, handler, &metrics);
             })?;
         Ok(Self {
             hangup,
@@ -163,7 +167,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn control<D: Device>(stream: UnixStream, handler: Handler<D>) {
+fn control<D: Device>(stream: UnixStream, handler: Handler<D>, metrics: &SocketMetrics) {
     let handler = Arc::new(Mutex::new(handler));
     let ending = Ending(Arc::clone(&handler));
     let Ok(own) = stream.try_clone() else {
@@ -180,6 +184,9 @@ fn control<D: Device>(stream: UnixStream, handler: Handler<D>) {
         let Err(error) = requests.handle_request() else {
             continue;
         };
+        if !matches!(error, Error::Disconnected | Error::SocketBroken(_)) {
+            metrics::count(&metrics.refused_messages);
+        }
         if !survives(&error, &peeked, &ending.0) {
             report(&error, &peeked);
             break;

@@ -17,6 +17,14 @@ pub(super) struct Access {
 }
 
 impl Access {
+    /// This mode, and the process's group.
+    pub(super) fn of_mode(mode: u32) -> Self {
+        Self {
+            mode: Some(Mode::from_bits_truncate(mode)),
+            group: None,
+        }
+    }
+
     /// Reads `--socket-mode` and `--socket-group`.
     pub(super) fn new(args: &CommonArgs) -> Result<Self, StartError> {
         let group = args.socket_group.as_deref().map(find_group).transpose()?;

@@ -1,0 +1,193 @@
+//! Stage 6: no system calls but those of the tables.
+//!
+//! Two filters: one lists what is allowed, the other has the kernel answer "no such call" to what libraries can do without.
+//! Where both have an opinion, the kernel takes the stricter one. Calls that are allowed whatever their arguments cost nothing:
+//! the kernel remembers them in a bitmap.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch, apply_filter_all_threads,
+};
+
+use super::calls;
+use super::profile::{Call, Profile, Sysno, Test};
+use super::trap;
+use crate::cli::Seccomp;
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// The tables of one daemon.
+pub struct Tables {
+    allowed: Vec<Call>,
+    declined: Vec<Sysno>,
+}
+
+impl Tables {
+    /// What every daemon needs, and what this device needs beyond that.
+    pub fn new(profile: &Profile) -> Self {
+        let mut allowed = calls::serving();
+        allowed.extend(calls::flow());
+        #[cfg(feature = "xen")]
+        allowed.extend(calls::xen());
+        allowed.extend(profile.calls.iter().cloned());
+        let is_allowed = |number: &Sysno| allowed.iter().any(|call| call.number() == *number);
+        let declined = calls::DECLINED
+            .iter()
+            .filter(|number| !is_allowed(number))
+            .copied()
+            .collect();
+        Self { allowed, declined }
+    }
+
+    /// How many different calls are allowed.
+    pub fn count(&self) -> usize {
+        self.rules().map_or(0, |rules| rules.len())
+    }
+
+    /// The names of what is allowed and of what is declined, as `cargo xtask syscalls` reads them.
+    pub fn describe(&self) -> String {
+        let join = |numbers: &mut dyn Iterator<Item = Sysno>| {
+            let mut names: Vec<_> = numbers.map(|number| number.name()).collect();
+            names.sort_unstable();
+            names.dedup();
+            names.join(" ")
+        };
+        format!(
+            "system calls allowed: {}; declined: {}",
+            join(&mut self.allowed.iter().map(Call::number)),
+            join(&mut self.declined.iter().copied())
+        )
+    }
+
+    /// Applies the filters to all threads, for good.
+    ///
+    /// # Errors
+    /// Why there is no filter, as a clause.
+    pub fn enforce(&self, action: Seccomp) -> Result<(), String> {
+        let refuse = match action {
+            Seccomp::None => return Ok(()),
+            Seccomp::Log => SeccompAction::Log,
+            Seccomp::Kill => {
+                trap::install().map_err(|error| error.to_string())?;
+                SeccompAction::Trap
+            }
+        };
+        let declined = self.declined.iter().map(|number| (id(*number), Vec::new()));
+        let no_such_call = SeccompAction::Errno(libc::ENOSYS as u32);
+        let declining = program(declined.collect(), SeccompAction::Allow, no_such_call)?;
+        // Declined calls pass here, or the refusal would win over the other filter's answer.
+        let mut rules = self.rules()?;
+        rules.extend(self.declined.iter().map(|number| (id(*number), Vec::new())));
+        let allowing = program(rules, refuse, SeccompAction::Allow)?;
+        for filter in [&declining, &allowing] {
+            apply_filter_all_threads(filter).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn rules(&self) -> Result<Rules, String> {
+        let mut rules = Rules::new();
+        let mut unconditional = Vec::new();
+        for call in &self.allowed {
+            let number = id(call.number());
+            if call.tests().is_empty() {
+                unconditional.push(number);
+            }
+            rules.entry(number).or_default().extend(conditions(call)?);
+        }
+        for number in unconditional {
+            rules.insert(number, Vec::new());
+        }
+        Ok(rules)
+    }
+}
+
+fn id(number: Sysno) -> i64 {
+    number.id().into()
+}
+
+/// One rule for each combination of values; all conditions of a rule must hold.
+fn conditions(call: &Call) -> Result<Vec<SeccompRule>, String> {
+    let mut combinations = vec![Vec::new()];
+    for test in call.tests() {
+        let choices = match test {
+            Test::OneOf { argument, values } => values
+                .iter()
+                .map(|value| condition(*argument, SeccompCmpOp::Eq, *value))
+                .collect::<Result<Vec<_>, _>>()?,
+            Test::Bits {
+                argument,
+                mask,
+                value,
+            } => vec![condition(*argument, SeccompCmpOp::MaskedEq(*mask), *value)?],
+        };
+        let extend = |base: &Vec<SeccompCondition>| {
+            let base = base.clone();
+            choices
+                .iter()
+                .map(move |choice| [&base[..], &[choice.clone()]].concat())
+                .collect::<Vec<_>>()
+        };
+        combinations = combinations.iter().flat_map(extend).collect();
+    }
+    combinations
+        .into_iter()
+        .filter(|conditions| !conditions.is_empty())
+        .map(|conditions| SeccompRule::new(conditions).map_err(|error| error.to_string()))
+        .collect()
+}
+
+fn condition(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompCondition, String> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
+        .map_err(|error| error.to_string())
+}
+
+fn program(
+    rules: Rules,
+    mismatch: SeccompAction,
+    matching: SeccompAction,
+) -> Result<BpfProgram, String> {
+    let target = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| error.to_string())?;
+    SeccompFilter::new(rules, mismatch, matching, target)
+        .and_then(BpfProgram::try_from)
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_combination_of_values_is_a_rule() {
+        let call = Call::new(Sysno::socket)
+            .one_of(0, &[1, 40])
+            .bits(1, 0xf, 1)
+            .one_of(2, &[0, 6]);
+        assert_eq!(conditions(&call).unwrap().len(), 4);
+        assert!(conditions(&Sysno::read.into()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn entries_for_one_call_add_up_and_the_widest_wins() {
+        let profile = Profile::new()
+            .call(Call::new(Sysno::fcntl).one_of(1, &[7]))
+            .call(Call::new(Sysno::ioctl).one_of(1, &[1, 2]))
+            .call(Call::new(Sysno::ioctl).one_of(1, &[3]))
+            .call(Call::new(Sysno::mmap));
+        let rules = Tables::new(&profile).rules().unwrap();
+        assert_eq!(rules[&id(Sysno::fcntl)].len(), 5);
+        assert_eq!(rules[&id(Sysno::ioctl)].len(), 3);
+        assert!(rules[&id(Sysno::mmap)].is_empty());
+        assert!(!rules.contains_key(&id(Sysno::execve)));
+    }
+
+    #[test]
+    fn what_a_device_asks_for_is_not_declined() {
+        let tables = Tables::new(&Profile::new().call(Sysno::openat));
+        assert!(!tables.declined.contains(&Sysno::openat));
+        assert!(tables.declined.contains(&Sysno::clone3));
+        assert!(tables.describe().contains(" openat "));
+    }
+}
