@@ -183,7 +183,8 @@ fn drain(session: &mut Session, queue: usize, depth: usize, figures: &mut Figure
 pub struct Spread(Vec<Duration>);
 
 impl Spread {
-    fn new(mut times: Vec<Duration>) -> Self {
+    /// What is known of these.
+    pub fn new(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         Self(times)
     }

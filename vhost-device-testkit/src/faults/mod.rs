@@ -18,6 +18,7 @@ mod host_faults;
 mod lifecycle_service;
 mod lifecycle_start;
 mod lifecycle_stop;
+mod lifecycle_watch;
 mod ring_chains;
 mod ring_events;
 mod ring_indices;
@@ -92,6 +93,8 @@ macro_rules! for_each_case {
             l19_in_order "L19" "IN_ORDER completes in order" lifecycle_service::in_order;
             l20_killed_in_mid_request "L20" "frontend killed in mid-request 100 times" lifecycle_service::killed_in_mid_request;
             l21_busy_poll "L21" "busy polling is free when idle" lifecycle_service::busy_poll;
+            l22_counters "L22" "counters on a control socket and on SIGUSR1" lifecycle_watch::counters;
+            l23_configuration "L23" "options from a file, checked without serving" lifecycle_watch::configuration;
         }
     };
 }
