@@ -32,7 +32,7 @@ impl TempDir {
     pub fn new() -> io::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("testkit-{}-{number}", std::process::id()));
+        let path = env::temp_dir().join(format!("testkit-{}-{number}", std::process::id()));
         // Left over from a killed run with the same process id: nobody else uses this name.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path)?;
