@@ -45,6 +45,8 @@ enum Verb {
     Guest(guest::Args),
     Man(man::Args),
     NewDevice(new_device::Args),
+    #[command(hide = true)]
+    StreamProgram(bench::stream_program::Args),
     Test(test::Args),
 }
 
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Verb::Guest(args) => guest::run(&args),
         Verb::Man(args) => man::run(&args),
         Verb::NewDevice(args) => new_device::run(&args),
+        Verb::StreamProgram(args) => args.run().map(|()| ExitCode::SUCCESS),
         Verb::Test(args) => test::run(&args),
     };
     result.unwrap_or_else(|error| {

@@ -6,7 +6,9 @@
 mod gpio;
 mod i2c;
 mod rng;
+pub mod stream_program;
 mod table;
+mod vsock;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -36,6 +38,7 @@ enum Subject {
     Gpio,
     I2c,
     Rng,
+    Vsock,
 }
 
 /// Runs the verb.
@@ -48,6 +51,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Subject::Gpio => gpio::run(&bench),
         Subject::I2c => i2c::run(&bench),
         Subject::Rng => rng::run(&bench),
+        Subject::Vsock => vsock::run(&bench),
     }
     .map_err(anyhow::Error::msg)?;
     Ok(ExitCode::SUCCESS)
