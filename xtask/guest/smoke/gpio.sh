@@ -1,4 +1,5 @@
-# The guest's own tools use a chip of eight lines. A wire leads from line 0 ("led") to line 2 ("button").
+# The guest's own tools use a chip of eight lines. Wires lead from line 0 ("led") to line 2 ("button"), and to lines 4 and 5, where the
+# devicetree of User Mode Linux has keys that press themselves: key-high while line 4 is high, key-low while line 5 is low.
 set -eu
 
 # the chip's number may change when the driver comes back
@@ -29,17 +30,20 @@ becomes() {
     fail "line $1 does not become $2"
 }
 
-is_armed() { grep -Eq 'virtio[0-9]+ +2 +gpiomon' /proc/interrupts; }
-
-# Waits until the interrupt of line 2 is armed.
-armed() {
-    for _ in $(seq 100); do
-        if is_armed; then return 0; fi
+# Waits until a command succeeds.
+until_true() {
+    for _ in $(seq 200); do
+        if "$@"; then return 0; fi
         sleep 0.02
     done
     cat /proc/interrupts
-    fail "the interrupt is not armed"
+    fail "never true: $*"
 }
+
+is_armed() { grep -Eq 'virtio[0-9]+ +2 +gpiomon' /proc/interrupts; }
+
+# Waits until the interrupt of line 2 is armed.
+armed() { until_true is_armed; }
 
 disarmed() { if is_armed; then fail "the interrupt is still armed"; fi; }
 
@@ -104,6 +108,80 @@ without_interrupts() {
 
 if test $interrupts = yes; then test_interrupts; else without_interrupts; fi
 
+drivers=/sys/bus/platform/drivers/gpio-keys
+
+# How often the key's interrupt has come.
+count() { awk '/gpio_keys/ { print $2 }' /proc/interrupts; }
+
+has_come_often() { test "$(count)" -ge $((since + 100)); }
+
+# The level lasts: the interrupt comes again and again.
+keeps_coming() {
+    since=$(count)
+    until_true has_come_often
+}
+
+# There is no interrupt any more. A key that is down is released a while after the last one.
+has_stopped() {
+    since=$(count)
+    sleep 0.2
+    test "$(count)" -eq "$since"
+}
+
+# The value of the last event of a key: 1 is down, 0 is up.
+last_is() { test "$(tail -c 48 /tmp/keys | head -c 24 | tail -c 4 | hexdump -v -e '1/4 "%d"')" = "$1"; }
+
+# A key's interrupt, with the led on or off while it is to come.
+level() {
+    key=$1 code=$2 active=$3 idle=$((1 - $3))
+    platform=/sys/bus/platform/devices/$key
+    echo gpio-keys >"$platform/driver_override"
+    hold led=$idle
+    becomes button $idle
+    echo "$key" >$drivers/bind
+    # opened here: what happens before is not told
+    exec 3</dev/input/event0
+    cat <&3 >/tmp/keys &
+    listener=$!
+    exec 3<&-
+    test "$(count)" -eq 0
+
+    # as long as the level lasts, and no longer
+    release
+    hold led=$active
+    until_true last_is 1
+    keeps_coming
+    release
+    hold led=$idle
+    until_true last_is 0
+    until_true has_stopped
+
+    # disarmed while the level lasts, and armed again
+    release
+    hold led=$active
+    keeps_coming
+    echo "$code" >"$platform/disabled_keys"
+    has_stopped || fail "$key: interrupts while it is disabled"
+    echo >"$platform/disabled_keys"
+    keeps_coming
+
+    # the consumer leaves while the level lasts, and comes back
+    echo "$key" >$drivers/unbind
+    wait "$listener" || true
+    test -z "$(count)"
+    echo "$key" >$drivers/bind
+    keeps_coming
+    echo "$key" >$drivers/unbind
+    release
+}
+
+levels=no
+if test -d /sys/bus/platform/devices/key-high && test -d $drivers; then
+    level key-high 30 1
+    level key-low 48 0
+    levels=yes
+fi
+
 # the driver leaves with an interrupt armed and an output held, and comes back
 hold led=1
 becomes button 1
@@ -125,4 +203,4 @@ if test $interrupts = yes; then
     test "$(edges both 4)" = "rising falling rising falling " || fail "bound again: $(cat /tmp/edges)"
 fi
 if dmesg | grep -iE 'gpio.*(failed|timed out|incorrect|unsupported)'; then fail "the driver complains"; fi
-echo "$(chip): lines driven, sensed and monitored, driver unbound and bound; interrupts: $interrupts"
+echo "$(chip): lines driven, sensed and monitored, driver unbound and bound; interrupts: $interrupts, of levels: $levels"

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::Machine;
 use super::devices::Device;
-use super::devicetree;
+use super::devicetree::{self, Node};
 use super::qemu::Qemu;
 use crate::process::tethered;
 
@@ -56,11 +56,10 @@ impl Boot<'_> {
         self.folder.join("machine.log")
     }
 
-    /// User Mode Linux. Devices with children below them (a chip on a bus, firmware nodes) will come in the devicetree, with
-    /// nodes compatible to "virtio,uml", in place of `virtio_uml.device`.
+    /// User Mode Linux. Devices with children below them come in the devicetree, all others in `virtio_uml.device`.
     fn uml(&self) -> Result<Command> {
         let tree = self.folder.join("guest.dtb");
-        fs::write(&tree, devicetree::root())?;
+        fs::write(&tree, devicetree::flatten(&self.tree()))?;
         let mut command = tethered(self.kernel);
         command
             .arg(format!("mem={MEMORY}M"))
@@ -71,7 +70,7 @@ impl Boot<'_> {
             .args([KERNEL_OPTIONS, "noreboot"])
             .arg(format!("uml_dir={}", self.folder.display()))
             .arg("umid=guest");
-        for (device, socket) in self.devices {
+        for (device, socket) in self.devices.iter().filter(|(device, _)| !device.has_node()) {
             command.arg(format!(
                 "virtio_uml.device={}:{}",
                 socket.display(),
@@ -80,6 +79,22 @@ impl Boot<'_> {
         }
         command.stderr(Stdio::from(File::create(self.kernel_log())?));
         Ok(command)
+    }
+
+    /// The devicetree of User Mode Linux.
+    fn tree(&self) -> Node {
+        let mut root = devicetree::root();
+        for (device, socket) in self.devices {
+            let Some(nodes) = &device.nodes else {
+                continue;
+            };
+            if let Some(complete) = nodes.device {
+                let node = devicetree::virtio_uml(device.name, socket, device.virtio_id);
+                root = root.child(complete(node));
+            }
+            root = root.children((nodes.others)());
+        }
+        root
     }
 
     /// QEMU with an emulated processor: where /dev/kvm exists it does not always work.

@@ -1,9 +1,11 @@
 //! The devices a guest can have. To add one: a row here, a smoke script, a tour (see [`super::tours`]).
 
 use super::Machine;
+use super::devicetree::Nodes;
 use super::initramfs::Tool;
 use super::qemu::Version;
 use super::tours::{self, Tour};
+use super::trees;
 
 /// What the rig knows about one of our daemons.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub struct Device {
     pub qemu: &'static str,
     /// Which QEMU has that, and passes all of it on.
     pub since: Since,
+    /// What it adds to the devicetree, under User Mode Linux.
+    pub nodes: Option<Nodes>,
     /// The daemon's arguments unless others are given, separated by white space.
     pub arguments: &'static str,
     /// Programs for the guest.
@@ -44,6 +48,7 @@ pub const DEVICES: &[Device] = &[
         virtio_id: 4,
         qemu: "vhost-user-rng-pci",
         since: Since::Own,
+        nodes: None,
         arguments: "",
         tools: &[],
         smoke: include_str!("../../guest/smoke/rng.sh"),
@@ -54,7 +59,8 @@ pub const DEVICES: &[Device] = &[
         virtio_id: 41,
         qemu: "vhost-user-gpio-pci",
         since: Since::OwnInPart,
-        arguments: "-l s8,names=led//button,wire=0-2",
+        nodes: Some(trees::gpio::NODES),
+        arguments: "-l s8,names=led//button,wire=0-2,wire=0-4,wire=0-5",
         // version 1 has no gpionotify: where it is missing, the others are too old
         tools: &[
             gpiod("gpionotify"),
@@ -72,6 +78,7 @@ pub const DEVICES: &[Device] = &[
         virtio_id: 34,
         qemu: "vhost-user-i2c-pci",
         since: Since::Own,
+        nodes: None,
         arguments: "--device-list sim0:0x20=regs:0x48=lm75@21.5:0x50=24c02",
         tools: &[
             tool("i2c-tools", "i2cdetect"),
@@ -104,6 +111,13 @@ impl Device {
     /// The device called `name`.
     pub fn find(name: &str) -> Option<&'static Self> {
         DEVICES.iter().find(|device| device.name == name)
+    }
+
+    /// Whether it has a node of its own in the devicetree of User Mode Linux.
+    pub fn has_node(&self) -> bool {
+        self.nodes
+            .as_ref()
+            .is_some_and(|nodes| nodes.device.is_some())
     }
 
     /// Whether `machine` can have it.

@@ -13,6 +13,7 @@ pub mod qemu;
 mod source;
 mod terminal;
 pub mod tours;
+mod trees;
 
 use std::ffi::OsString;
 use std::fs::{self, File};

@@ -1,0 +1,3 @@
+//! What devices add to the devicetree of their guest: children of their own nodes, and consumers.
+
+pub mod gpio;
