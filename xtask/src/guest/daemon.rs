@@ -41,17 +41,29 @@ impl Daemon {
         folder: &Path,
         instance: &str,
     ) -> Result<Self> {
+        let socket = folder.join(format!("{instance}.sock"));
+        let own = ["--socket-path".into(), socket.clone().into_os_string()];
+        let arguments = [&own[..], arguments].concat();
+        let mut daemon = Self::start_bare(binary, &arguments, folder, instance)?;
+        daemon.socket = socket;
+        Ok(daemon)
+    }
+
+    /// The same with `arguments` that name its sockets: [`Daemon::socket`] means nothing then.
+    pub fn start_bare(
+        binary: &Path,
+        arguments: &[OsString],
+        folder: &Path,
+        instance: &str,
+    ) -> Result<Self> {
         let name = binary
             .file_name()
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let socket = folder.join(format!("{instance}.sock"));
         let log = folder.join(format!("{instance}.log"));
         let output = File::create(&log)?;
         let manager = folder.join(format!("{instance}.notify"));
         let news = UnixDatagram::bind(&manager)?;
         let child = tethered(binary)
-            .arg("--socket-path")
-            .arg(&socket)
             .args(arguments)
             .env("NOTIFY_SOCKET", &manager)
             .stdin(Stdio::null())
@@ -62,7 +74,7 @@ impl Daemon {
         let mut daemon = Self {
             name,
             child,
-            socket,
+            socket: PathBuf::new(),
             log,
         };
         daemon.wait_until_ready(&news)?;

@@ -3,6 +3,7 @@
 use super::Machine;
 use super::devicetree::Nodes;
 use super::initramfs::Tool;
+use super::programs;
 use super::qemu::Version;
 use super::tours::{self, Tour};
 use super::trees;
@@ -20,10 +21,12 @@ pub struct Device {
     pub since: Since,
     /// What it adds to the devicetree, under User Mode Linux.
     pub nodes: Option<Nodes>,
-    /// The daemon's arguments unless others are given, separated by white space.
+    /// The daemon's arguments unless others are given, separated by white space; `{folder}` in them is the run's folder.
     pub arguments: &'static str,
     /// Programs for the guest.
     pub tools: &'static [Tool],
+    /// What the host has for the guest while that runs.
+    pub programs: Option<programs::Start>,
     /// Runs in the guest and ends with 0 if the device works there with its default arguments.
     pub smoke: &'static str,
     /// What `demo` shows of it.
@@ -51,6 +54,7 @@ pub const DEVICES: &[Device] = &[
         nodes: None,
         arguments: "",
         tools: &[],
+        programs: None,
         smoke: include_str!("../../guest/smoke/rng.sh"),
         tour: tours::rng::TOUR,
     },
@@ -70,6 +74,7 @@ pub const DEVICES: &[Device] = &[
             gpiod("gpioset"),
             gpiod("gpiomon"),
         ],
+        programs: None,
         smoke: include_str!("../../guest/smoke/gpio.sh"),
         tour: tours::gpio::TOUR,
     },
@@ -86,8 +91,21 @@ pub const DEVICES: &[Device] = &[
             tool("i2c-tools", "i2cset"),
             tool("i2c-tools", "i2ctransfer"),
         ],
+        programs: None,
         smoke: include_str!("../../guest/smoke/i2c.sh"),
         tour: tours::i2c::TOUR,
+    },
+    Device {
+        name: "vsock",
+        virtio_id: 19,
+        qemu: "vhost-user-vsock-pci",
+        since: Since::Own,
+        nodes: None,
+        arguments: programs::vsock::ARGUMENTS,
+        tools: &[tool("socat", "socat")],
+        programs: Some(programs::vsock::start),
+        smoke: include_str!("../../guest/smoke/vsock.sh"),
+        tour: tours::vsock::TOUR,
     },
 ];
 

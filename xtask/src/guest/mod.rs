@@ -9,7 +9,9 @@ mod devicetree;
 pub mod hardware;
 mod initramfs;
 mod kernel;
+pub mod programs;
 pub mod qemu;
+pub mod siblings;
 mod source;
 mod terminal;
 pub mod tours;
@@ -34,6 +36,7 @@ use self::console::Console;
 use self::daemon::Daemon;
 use self::devices::{DEVICES, Device};
 use self::initramfs::Tool;
+use self::programs::Programs;
 use self::qemu::{Qemu, Version};
 use crate::packages::{self, Package};
 use crate::process::{tail, tail_of};
@@ -116,7 +119,7 @@ impl Machine {
 pub struct Attach {
     /// Which one.
     pub device: &'static Device,
-    /// For the daemon, beside its socket.
+    /// For the daemon, beside its socket; `{folder}` in them is the run's folder.
     pub arguments: Vec<OsString>,
 }
 
@@ -151,6 +154,15 @@ impl FromStr for Attach {
 
 fn words(text: &str) -> Vec<OsString> {
     text.split_whitespace().map(OsString::from).collect()
+}
+
+/// Arguments with the run's folder in place of `{folder}`.
+fn in_folder(arguments: &[OsString], folder: &Path) -> Vec<OsString> {
+    let replaced = |argument: &OsString| match argument.to_str() {
+        Some(text) => text.replace("{folder}", &folder.to_string_lossy()).into(),
+        None => argument.clone(),
+    };
+    arguments.iter().map(replaced).collect()
 }
 
 /// What a guest is to do.
@@ -207,33 +219,16 @@ impl Job<'_> {
     /// Builds what is missing, starts the daemons, boots, and writes the script's output to `output` as it comes. All
     /// daemons must end in order afterwards. Returns the script's exit status.
     pub fn run(&self, workspace: &Workspace, output: &mut dyn Write) -> Result<i32> {
-        let kernel = prepare(self.machine)?;
+        prepare(self.machine)?;
         let binaries = self.binaries(workspace)?;
         let folder = Folder::new("guest")?;
-        let mark = mark()?;
-        let initramfs = folder.path().join("initramfs.cpio");
-        initramfs::write(
-            &initramfs,
-            &self.tools(),
-            &self.settings(&mark),
-            self.script,
-        )?;
         let daemons = self.start_daemons(&binaries, folder.path())?;
-        let sockets = daemons.iter().map(|daemon| daemon.socket().to_owned());
-        let devices: Vec<_> = self
-            .devices
+        let _programs = self.start_programs(folder.path())?;
+        let sockets: Vec<_> = daemons
             .iter()
-            .map(|attach| attach.device)
-            .zip(sockets)
+            .map(|daemon| daemon.socket().to_owned())
             .collect();
-        let boot = Boot {
-            qemu: self.machine.qemu()?,
-            kernel: &kernel,
-            initramfs: &initramfs,
-            devices: &devices,
-            folder: folder.path(),
-        };
-        let result = self.drive(&boot, &mark, output);
+        let result = self.run_with(&sockets, folder.path(), output);
         let logs: Vec<_> = daemons
             .iter()
             .map(|daemon| daemon.log().to_owned())
@@ -247,6 +242,34 @@ impl Job<'_> {
             }
         }
         result
+    }
+
+    /// The same with daemons that are there already, at these sockets; `folder` is this guest's own.
+    pub fn run_with(
+        &self,
+        sockets: &[PathBuf],
+        folder: &Path,
+        output: &mut dyn Write,
+    ) -> Result<i32> {
+        let kernel = prepare(self.machine)?;
+        let mark = mark()?;
+        let initramfs = folder.join("initramfs.cpio");
+        initramfs::write(
+            &initramfs,
+            &self.tools(),
+            &self.settings(&mark),
+            self.script,
+        )?;
+        let attached = self.devices.iter().map(|attach| attach.device);
+        let devices: Vec<_> = attached.zip(sockets.iter().cloned()).collect();
+        let boot = Boot {
+            qemu: self.machine.qemu()?,
+            kernel: &kernel,
+            initramfs: &initramfs,
+            devices: &devices,
+            folder,
+        };
+        self.drive(&boot, &mark, output)
     }
 
     fn binaries(&self, workspace: &Workspace) -> Result<PathBuf> {
@@ -284,12 +307,20 @@ impl Job<'_> {
             let instance = format!("{}{number}", device.name);
             Daemon::start(
                 &binaries.join(device.binary()),
-                &attach.arguments,
+                &in_folder(&attach.arguments, folder),
                 folder,
                 &instance,
             )
         };
         self.devices.iter().enumerate().map(start).collect()
+    }
+
+    fn start_programs(&self, folder: &Path) -> Result<Vec<Programs>> {
+        let starts = self
+            .devices
+            .iter()
+            .filter_map(|attach| attach.device.programs);
+        starts.map(|start| start(folder)).collect()
     }
 
     fn drive(&self, boot: &Boot<'_>, mark: &str, output: &mut dyn Write) -> Result<i32> {

@@ -8,7 +8,7 @@ use super::tally::Tally;
 use crate::demo::Show;
 use crate::guest::devices::{DEVICES, Device};
 use crate::guest::qemu::Version;
-use crate::guest::{Attach, Job, Machine, TIMEOUT};
+use crate::guest::{Attach, Job, Machine, TIMEOUT, siblings};
 use crate::workspace::{Profile, Workspace};
 
 const MACHINES: [Machine; 3] = [
@@ -26,6 +26,8 @@ pub fn run(workspace: &Workspace) -> Result<Tally> {
             tally.add(Tally::of(&name, &smoke(workspace, machine, device)));
         }
         tally.add(tours(workspace, machine));
+        let name = format!("vsock siblings in {}", machine.name());
+        tally.add(Tally::of(&name, &siblings::run(workspace, machine)));
     }
     Ok(tally)
 }

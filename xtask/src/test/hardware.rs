@@ -44,6 +44,12 @@ const SUITES: &[Suite] = &[
         // the kernel's i2c-stub knows no whole transfers; the adapter of a guest does
         attached: &["i2c"],
     },
+    // the kernel's own loopback of AF_VSOCK is the host side
+    Suite {
+        device: "vsock",
+        tools: &[Package::program("busybox-static", "busybox")],
+        attached: &[],
+    },
 ];
 
 /// Runs all of them.

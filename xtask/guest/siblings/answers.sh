@@ -1,0 +1,12 @@
+# Guest 4 sends back what comes to port 2000, until port 2001 lets it go.
+set -eu
+socat VSOCK-LISTEN:2000,fork EXEC:cat &
+answers=$!
+cat >/tmp/farewell <<'END'
+read -r word
+echo "$word" >/tmp/word
+echo goodbye
+END
+timeout 100 socat VSOCK-LISTEN:2001 EXEC:'sh /tmp/farewell'
+kill $answers
+test "$(cat /tmp/word)" = 'you may go'
