@@ -1,0 +1,7 @@
+//! The vhost-device-scmi binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vhost_device_scmi::main()
+}
