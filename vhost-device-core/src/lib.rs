@@ -35,6 +35,7 @@ pub use meter::{Meter, Totals};
 pub use poll::Poll;
 pub use request::{Buffers, Request, Segments};
 pub use ring::{
-    Counters, Layout, MAX_CHAIN_LENGTH, MAX_QUEUE_SIZE, Notifier, Queue, Ring, Start, Ticket,
+    Counters, Layout, MAX_CHAIN_LENGTH, MAX_QUEUE_SIZE, Notifier, Origin, Queue, Ring, Start,
+    Ticket,
 };
 pub use runner::{Io, Runner, Stopped};

@@ -16,7 +16,7 @@ use vm_memory::Bytes;
 
 pub use chain::MAX_CHAIN_LENGTH;
 pub use layout::{Layout, MAX_QUEUE_SIZE};
-pub use queue::{Queue, Ticket};
+pub use queue::{Origin, Queue, Ticket};
 
 pub(crate) use chain::Chain;
 use layout::Parts;
@@ -81,6 +81,8 @@ pub struct Counters {
 pub struct Ring {
     index: QueueIndex,
     layout: Layout,
+    /// Where in the available ring this run began.
+    origin: u16,
     event_index: bool,
     indirect: bool,
     /// Next entry of the available ring to take; free running.
@@ -137,6 +139,7 @@ impl Ring {
         Ok(Self {
             index,
             layout,
+            origin: next_available,
             event_index: features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0,
             indirect: features & (1 << VIRTIO_RING_F_INDIRECT_DESC) != 0,
             next_available,

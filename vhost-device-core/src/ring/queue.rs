@@ -50,6 +50,15 @@ impl Ticket {
     }
 }
 
+/// How a run of a queue began; see [`Queue::origin`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Distinguishes this run of the queue from all others of the same worker.
+    pub run: u32,
+    /// The available index that it began at.
+    pub index: u16,
+}
+
 /// One batch. Dropping it publishes what was completed and signals the driver if it asked for that.
 pub struct Queue<'a> {
     active: Option<Active<'a>>,
@@ -108,6 +117,15 @@ impl<'a> Queue<'a> {
         self.active
             .as_ref()
             .is_some_and(|active| active.ring.fault.is_none())
+    }
+
+    /// Which run of the queue this is, and where in the available ring it began. A driver that starts anew begins at 0, one
+    /// that was paused goes on where it was. `None` if the queue does not run.
+    pub fn origin(&self) -> Option<Origin> {
+        self.active.as_ref().map(|active| Origin {
+            run: active.ring.run,
+            index: active.ring.origin,
+        })
     }
 
     /// Takes the next request. `None`: the ring is empty, stopped, or it is the other queues' turn; in the last case the

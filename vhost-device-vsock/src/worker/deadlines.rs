@@ -1,0 +1,115 @@
+//! What happens when nothing happens: connections that wait for the guest or the host, each kind equally long.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use vhost_device_core::Timer;
+
+use crate::table::Slot;
+
+/// How long a guest may take to confirm the end of a connection, or to answer a request of a program that has left.
+pub const LINGER: Duration = Duration::from_secs(8);
+
+/// How long a guest's connection waits for a listener that has too many waiting already; what Linux guests allow.
+pub const CONNECT: Duration = Duration::from_secs(2);
+
+/// How often what failed for want of something is tried again.
+pub const RETRY: Duration = Duration::from_millis(10);
+
+/// The deadlines of one guest's connections.
+#[derive(Debug, Default)]
+pub struct Deadlines {
+    /// In order of time, as all wait equally long.
+    lingering: VecDeque<(Instant, Slot)>,
+    /// Until when to try to connect.
+    connecting: VecDeque<(Instant, Slot)>,
+    /// When to try again.
+    retry: Option<Instant>,
+    /// What the timer is set to.
+    armed: Option<Instant>,
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// The connection has waited long enough.
+    Lingered(Slot),
+    /// It is time to try everything again.
+    Retry,
+}
+
+impl Deadlines {
+    /// Waits for the guest to be done with a connection.
+    pub fn linger(&mut self, slot: Slot, now: Instant) {
+        self.lingering.push_back((now + LINGER, slot));
+    }
+
+    /// Tries to connect again for a while.
+    pub fn connect(&mut self, slot: Slot, until: Instant, now: Instant) {
+        self.connecting.push_back((until, slot));
+        self.retry_soon(now);
+    }
+
+    /// Tries again whatever has to be.
+    pub fn retry_soon(&mut self, now: Instant) {
+        self.retry.get_or_insert(now + RETRY);
+    }
+
+    /// Connections that are to be tried again, with their deadlines.
+    pub fn connecting(&mut self) -> VecDeque<(Instant, Slot)> {
+        std::mem::take(&mut self.connecting)
+    }
+
+    /// The next thing that is due.
+    pub fn due(&mut self, now: Instant) -> Option<Due> {
+        if self.armed.is_some_and(|armed| armed <= now) {
+            self.armed = None;
+        }
+        if self.retry.is_some_and(|retry| retry <= now) {
+            self.retry = None;
+            return Some(Due::Retry);
+        }
+        match self.lingering.front() {
+            Some((until, slot)) if *until <= now => {
+                let slot = *slot;
+                self.lingering.pop_front();
+                Some(Due::Lingered(slot))
+            }
+            _ => None,
+        }
+    }
+
+    /// Sets the timer to the next deadline. It may fire too early, never too late.
+    pub fn arm(&mut self, timer: &mut dyn Timer) {
+        let first = self.lingering.front().map(|(until, _)| *until);
+        let Some(next) = first.into_iter().chain(self.retry).min() else {
+            return;
+        };
+        if self.armed.is_none_or(|armed| next < armed) {
+            timer.arm(next.saturating_duration_since(Instant::now()));
+            self.armed = Some(next);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_due_in_order_and_not_before() {
+        let mut deadlines = Deadlines::default();
+        let (start, slots) = (Instant::now(), [1, 2].map(Slot::from_bits));
+        deadlines.linger(slots[0], start);
+        deadlines.linger(slots[1], start + RETRY);
+        deadlines.retry_soon(start);
+        deadlines.retry_soon(start + LINGER);
+        assert_eq!(deadlines.due(start), None);
+        assert_eq!(deadlines.due(start + RETRY), Some(Due::Retry));
+        assert_eq!(deadlines.due(start + RETRY), None);
+        let later = start + LINGER;
+        assert_eq!(deadlines.due(later), Some(Due::Lingered(slots[0])));
+        assert_eq!(deadlines.due(later), None);
+        assert_eq!(deadlines.due(later + RETRY), Some(Due::Lingered(slots[1])));
+    }
+}

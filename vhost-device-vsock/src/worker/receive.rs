@@ -1,0 +1,330 @@
+//! The receive queue: replies, data from the host, and what the guest has to be told about its connections.
+
+use vhost_device_core::{Io, Queue};
+
+use super::control::number;
+use super::{MAX_REPLIES, RX, VsockWorker};
+use crate::connection::{Connection, Peer, Phase};
+use crate::host::Kind;
+use crate::table::{Address, Slot};
+use crate::wire::{
+    Header, OP_CREDIT_REQUEST, OP_CREDIT_UPDATE, OP_REQUEST, OP_RESPONSE, OP_RW, OP_SHUTDOWN,
+    SHUTDOWN_RECEIVE, SHUTDOWN_SEND,
+};
+
+/// Most buffers filled by one system call.
+const MAX_CHAINS: u16 = 64;
+
+/// Most bytes of one connection in its turn.
+const TURN_BYTES: u32 = 256 * 1024;
+
+/// How a connection's turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It has nothing more.
+    Idle,
+    /// It has more.
+    More,
+    /// The guest has to provide buffers, or others have their turn at the thread.
+    NoBuffer,
+}
+
+/// A packet of a connection without length, flags and credit.
+pub(super) fn packet(address: Address, kind: Kind, guest_cid: u64, op: u16) -> Header {
+    Header {
+        src_cid: address.peer_cid.into(),
+        dst_cid: guest_cid.into(),
+        src_port: address.peer_port.into(),
+        dst_port: address.guest_port.into(),
+        kind: number(kind).into(),
+        op: op.into(),
+        ..Header::default()
+    }
+}
+
+impl VsockWorker {
+    /// Fills the guest's buffers, as far as there are some.
+    pub(super) fn receive(&mut self, io: &mut Io<'_>) {
+        let mut queue = io.queue(RX);
+        self.check_origin(RX, queue.origin());
+        if self.send_replies(&mut queue) && self.send_arrivals(&mut queue) {
+            self.take_turns(&mut queue);
+        }
+        self.scatter.put_back(&mut queue);
+    }
+
+    /// Sends what belongs to no connection. False if there are no more buffers.
+    fn send_replies(&mut self, queue: &mut Queue<'_>) -> bool {
+        while let Some(header) = self.replies.front() {
+            if self.scatter.reserve(queue, 1) == 0 {
+                return false;
+            }
+            self.scatter.send(queue, &[], |_| *header);
+            self.replies.pop_front();
+        }
+        if self.replies.capacity() > MAX_REPLIES {
+            self.replies.shrink_to(MAX_REPLIES);
+        }
+        true
+    }
+
+    /// Lets the connections have their turns.
+    fn take_turns(&mut self, queue: &mut Queue<'_>) {
+        while let Some(slot) = self.runs.pop_front() {
+            match self.turn(slot, queue) {
+                Turn::More => self.runs.push_back(slot),
+                Turn::NoBuffer => {
+                    self.runs.push_front(slot);
+                    return;
+                }
+                Turn::Idle => {
+                    if let Some(connection) = self.table.get_mut(slot) {
+                        connection.queued = false;
+                    }
+                }
+            }
+            // A connection that ended in its turn leaves a packet.
+            if !self.send_replies(queue) {
+                return;
+            }
+        }
+    }
+
+    fn turn(&mut self, slot: Slot, queue: &mut Queue<'_>) -> Turn {
+        let Some(connection) = self.table.get_mut(slot) else {
+            return Turn::Idle;
+        };
+        if connection.opening_due && !self.send_opening(slot, queue) {
+            return Turn::NoBuffer;
+        }
+        let turn = match self.table.get_mut(slot) {
+            Some(connection) if connection.wants_to_read() => match connection.kind {
+                Kind::Stream => self.read_stream(slot, queue),
+                Kind::Seqpacket => self.read_message(slot, queue),
+            },
+            Some(_) => Turn::Idle,
+            None => return Turn::Idle,
+        };
+        if turn == Turn::NoBuffer || !self.send_news(slot, queue) {
+            return Turn::NoBuffer;
+        }
+        turn
+    }
+
+    /// REQUEST or RESPONSE.
+    fn send_opening(&mut self, slot: Slot, queue: &mut Queue<'_>) -> bool {
+        let op = match self.table.get_mut(slot).map(|connection| connection.phase) {
+            Some(Phase::Asking) => OP_REQUEST,
+            _ => OP_RESPONSE,
+        };
+        let sent = self.send_control(slot, op, 0, queue);
+        if let Some(connection) = self.table.get_mut(slot).filter(|_| sent) {
+            connection.opening_due = false;
+        }
+        sent
+    }
+
+    /// Credit that the guest should hear of, and halves that are shut.
+    fn send_news(&mut self, slot: Slot, queue: &mut Queue<'_>) -> bool {
+        let Some(connection) = self.table.get_mut(slot) else {
+            return true;
+        };
+        let open = matches!(connection.phase, Phase::Open | Phase::Closing);
+        if !open || self.table.address(slot).is_none() {
+            return true;
+        }
+        self.send_credit(slot, queue) && self.send_shutdown(slot, queue)
+    }
+
+    fn send_credit(&mut self, slot: Slot, queue: &mut Queue<'_>) -> bool {
+        let Some(connection) = self.table.get_mut(slot) else {
+            return true;
+        };
+        if !connection.update_due && !connection.credit.owes_update() {
+            return true;
+        }
+        let sent = self.send_control(slot, OP_CREDIT_UPDATE, 0, queue);
+        if let Some(connection) = self.table.get_mut(slot).filter(|_| sent) {
+            connection.update_due = false;
+        }
+        sent
+    }
+
+    fn send_shutdown(&mut self, slot: Slot, queue: &mut Queue<'_>) -> bool {
+        let Some(connection) = self.table.get_mut(slot) else {
+            return true;
+        };
+        if connection.phase != Phase::Open {
+            return true;
+        }
+        let Some(flags) = connection.halves.news() else {
+            return true;
+        };
+        if !self.send_control(slot, OP_SHUTDOWN, flags, queue) {
+            return false;
+        }
+        if let Some(connection) = self.table.get_mut(slot) {
+            connection.halves.tell();
+            if connection.halves.host_is_done() {
+                self.close(slot);
+            }
+        }
+        true
+    }
+
+    /// Sends a packet without data. False if there is no buffer.
+    pub(super) fn send_control(
+        &mut self,
+        slot: Slot,
+        op: u16,
+        flags: u32,
+        queue: &mut Queue<'_>,
+    ) -> bool {
+        let cid = self.cid();
+        let (Some(address), Some(connection)) =
+            (self.table.address(slot), self.table.get_mut(slot))
+        else {
+            return true;
+        };
+        if self.scatter.reserve(queue, 1) == 0 {
+            return false;
+        }
+        let mut header = packet(address, connection.kind, cid, op);
+        header.flags = flags.into();
+        connection.credit.stamp(&mut header);
+        self.scatter.send(queue, &[], |_| header);
+        true
+    }
+
+    /// The guest has no room: it is asked to tell when it has, in case that it would not by itself.
+    pub(super) fn starve(&mut self, slot: Slot, queue: &mut Queue<'_>) -> Turn {
+        let Some(connection) = self.table.get_mut(slot) else {
+            return Turn::Idle;
+        };
+        if !connection.starved {
+            if !self.send_control(slot, OP_CREDIT_REQUEST, 0, queue) {
+                return Turn::NoBuffer;
+            }
+            if let Some(connection) = self.table.get_mut(slot) {
+                connection.starved = true;
+            }
+        }
+        Turn::Idle
+    }
+
+    /// Bytes from the host's socket straight into the guest's buffers.
+    fn read_stream(&mut self, slot: Slot, queue: &mut Queue<'_>) -> Turn {
+        let Some(connection) = self.table.get_mut(slot) else {
+            return Turn::Idle;
+        };
+        let allowed = connection.credit.available().min(TURN_BYTES);
+        if allowed == 0 {
+            return self.starve(slot, queue);
+        }
+        connection.starved = false;
+        let count = usize::from(connection.appetite);
+        let Peer::Host(socket) = &connection.peer else {
+            return Turn::Idle;
+        };
+        if self.scatter.reserve(queue, count) == 0 {
+            return Turn::NoBuffer;
+        }
+        match self.scatter.receive(socket, count, allowed, &mut self.room) {
+            Ok(brought) if brought.bytes == 0 => {
+                self.host_stopped_sending(slot);
+                Turn::More
+            }
+            Ok(brought) => self.hand_over(slot, brought.bytes, brought.room, queue),
+            Err(error) => self.read_failed(slot, &error, queue),
+        }
+    }
+
+    /// Completes the buffers that were filled with `bytes`, of `room` that was there.
+    fn hand_over(&mut self, slot: Slot, bytes: usize, room: usize, queue: &mut Queue<'_>) -> Turn {
+        let cid = self.cid();
+        let (Some(address), Some(connection)) =
+            (self.table.address(slot), self.table.get_mut(slot))
+        else {
+            return Turn::Idle;
+        };
+        let template = packet(address, connection.kind, cid, OP_RW);
+        let mut left = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let mut used = 0u16;
+        while left > 0 {
+            let credit = &mut connection.credit;
+            left -= self.scatter.complete(queue, left, |length| {
+                let mut header = template;
+                header.len = length.into();
+                credit.stamp(&mut header);
+                credit.send(length);
+                header
+            });
+            used = used.saturating_add(1);
+        }
+        learn_appetite(connection, used, bytes == room);
+        // A socket that had less than there was room for is empty: it tells when it is not, unless its end is near.
+        connection.readable = bytes == room || connection.hung_up;
+        match connection.readable {
+            true => Turn::More,
+            false => Turn::Idle,
+        }
+    }
+
+    pub(super) fn read_failed(
+        &mut self,
+        slot: Slot,
+        error: &std::io::Error,
+        queue: &mut Queue<'_>,
+    ) -> Turn {
+        match (error.kind(), error.raw_os_error()) {
+            (std::io::ErrorKind::WouldBlock, _) => {
+                if let Some(connection) = self.table.get_mut(slot) {
+                    connection.readable = false;
+                }
+                Turn::Idle
+            }
+            (std::io::ErrorKind::Interrupted, _) => Turn::More,
+            // The buffers have room for headers only.
+            (std::io::ErrorKind::StorageFull, None) => {
+                self.scatter.discard(queue);
+                Turn::More
+            }
+            (_, Some(libc::EFAULT)) => {
+                self.scatter.discard(queue);
+                self.reset(slot);
+                Turn::Idle
+            }
+            _ => {
+                self.host_stopped_sending(slot);
+                self.host_stopped_receiving(slot);
+                Turn::More
+            }
+        }
+    }
+
+    /// The host program will send no more.
+    pub(super) fn host_stopped_sending(&mut self, slot: Slot) {
+        if let Some(connection) = self.table.get_mut(slot) {
+            connection.readable = false;
+            connection.halves.shut_host(SHUTDOWN_SEND);
+            // One that is closed as a whole does not receive either: one packet says both.
+            let closed = connection.socket().is_some_and(|socket| socket.is_closed());
+            if closed && connection.halves.host_receives() {
+                connection.halves.shut_host(SHUTDOWN_RECEIVE);
+                self.host_stopped_receiving(slot);
+            }
+        }
+    }
+}
+
+/// Buffers are taken by the number that was filled lately, and by more while all of them are.
+fn learn_appetite(connection: &mut Connection, used: u16, full: bool) {
+    connection.appetite = match full {
+        true => connection
+            .appetite
+            .max(used)
+            .saturating_mul(2)
+            .min(MAX_CHAINS),
+        false => used.max(connection.appetite / 2).clamp(1, MAX_CHAINS),
+    };
+}
