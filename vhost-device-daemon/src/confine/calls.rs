@@ -88,10 +88,13 @@ pub fn flow() -> Vec<Call> {
     ]
 }
 
-/// Calls of the C library and the standard library that they can do without, and do, when told that there is no such call.
+/// Calls that libraries can do without, and do, when told that there is no such call: the C library and the standard
+/// library; the `vhost` crate, which then refuses a socket that only a device with a use for it would get (getsockopt).
 /// What can only be filtered by what a pointer points to (clone3) becomes what can be filtered by arguments (clone).
 pub const DECLINED: &[Sysno] = &[
     Sysno::clone3,
+    Sysno::getcwd,
+    Sysno::getsockopt,
     Sysno::gettid,
     Sysno::madvise,
     Sysno::mremap,

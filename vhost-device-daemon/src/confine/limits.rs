@@ -11,17 +11,20 @@ const OWN: u64 = 64;
 /// what a message brings.
 const OF_FRONTEND: u64 = 1024;
 
+/// What `sockets` frontends need, and `more`.
+pub fn descriptors(sockets: usize, more: u64) -> u64 {
+    OWN.saturating_add((sockets as u64).saturating_mul(OF_FRONTEND))
+        .saturating_add(more)
+}
+
 /// Lets the process open what `sockets` frontends need, and `more`.
 ///
 /// # Errors
 /// From the operating system.
 pub fn set(sockets: usize, more: u64) -> io::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    let wanted = OWN
-        .saturating_add((sockets as u64).saturating_mul(OF_FRONTEND))
-        .saturating_add(more);
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let limit = wanted.min(hard);
+    let limit = descriptors(sockets, more).min(hard);
     setrlimit(Resource::RLIMIT_NOFILE, limit, limit)?;
     Ok(())
 }

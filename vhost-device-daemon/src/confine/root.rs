@@ -23,7 +23,8 @@ const NO_DATA: Option<&str> = None;
 /// # Errors
 /// From the operating system, or a place is not there; the file system is as before then.
 pub fn change(places: &[Place]) -> io::Result<()> {
-    let home = env::current_dir()?;
+    // A working directory that is gone leads nowhere in the old file system either.
+    let home = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     // What happens here stays here.
     mount(NO_TYPE, "/", NO_TYPE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NO_DATA)?;
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;

@@ -1,0 +1,223 @@
+//! Confinement: what a daemon can no longer do once it serves a guest.
+//!
+//! Two stages of the start. [`confine`] takes privileges, the file system, the network and limits away, while the process has
+//! one thread; [`filter`] leaves it the system calls of a table. What a device needs beyond the common table is in its
+//! [`Profile`]; what was opened before goes on working.
+
+mod calls;
+mod filter;
+mod landlock;
+mod limits;
+mod namespaces;
+mod privileges;
+mod profile;
+mod root;
+mod trap;
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+pub use profile::{Access, Call, Profile, Sysno};
+
+use crate::cli::{CommonArgs, Sandbox, Seccomp};
+use crate::exit::{Exit, StartError};
+
+/// What the process has given up, for the log.
+#[derive(Debug, Default)]
+pub struct Obtained {
+    namespaces: Vec<&'static str>,
+    empty_root: bool,
+    landlock: Option<u32>,
+    without_privileges: bool,
+    calls: Option<usize>,
+    refused: Vec<String>,
+}
+
+/// Stage 4. `folders` are those that hold our sockets: names in them can still be removed, and nothing else. Without a level
+/// the strongest that works is taken.
+///
+/// # Errors
+/// The level that the options name cannot be had; exit code 5.
+pub fn confine(
+    args: &CommonArgs,
+    profile: &Profile,
+    sockets: usize,
+    folders: &[BorrowedFd<'_>],
+) -> Result<Obtained, StartError> {
+    let mut obtained = Obtained::default();
+    if args.sandbox == Some(Sandbox::None) {
+        return Ok(obtained);
+    }
+    check_threads()?;
+    limits::set(sockets, profile.descriptors).map_err(failed("set limits"))?;
+    privileges::never_gain().map_err(failed("renounce new privileges"))?;
+    if args.sandbox != Some(Sandbox::Landlock) {
+        obtained.enter_namespaces(profile);
+    }
+    obtained.restrict_paths(profile, folders);
+    privileges::give_up().map_err(failed("give up capabilities"))?;
+    obtained.without_privileges = true;
+    privileges::hide().map_err(failed("become undumpable"))?;
+    obtained.check(args.sandbox)?;
+    Ok(obtained)
+}
+
+/// Stage 6: filters the system calls of all threads, those to come included, and tells the log in one line what was obtained.
+///
+/// # Errors
+/// The kernel has no filters, and the options do not say that there need not be one; exit code 5.
+pub fn filter(
+    args: &CommonArgs,
+    profile: &Profile,
+    mut obtained: Obtained,
+) -> Result<(), StartError> {
+    obtained.filter(args, profile)?;
+    obtained.tell();
+    Ok(())
+}
+
+/// Both stages at once, for a process that only wants to know what it would get, and tells it itself.
+///
+/// # Errors
+/// As [`confine`] and [`filter`].
+pub(crate) fn try_out(
+    args: &CommonArgs,
+    profile: &Profile,
+    sockets: usize,
+) -> Result<Obtained, StartError> {
+    let mut obtained = confine(args, profile, sockets, &[])?;
+    obtained.filter(args, profile)?;
+    Ok(obtained)
+}
+
+/// How many descriptors a daemon may have open that serves so many frontends.
+pub(crate) fn descriptors(sockets: usize, profile: &Profile) -> u64 {
+    limits::descriptors(sockets, profile.descriptors)
+}
+
+/// The C library's and the runtime's preparations for a first thread take calls that later threads do without.
+fn warm_up() {
+    if let Ok(thread) = std::thread::Builder::new().spawn(|| {}) {
+        let _ = thread.join();
+    }
+}
+
+/// Namespaces and Landlock get hold of the calling thread only.
+fn check_threads() -> Result<(), StartError> {
+    let threads = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    if threads > 1 {
+        return Err(StartError::internal(format!(
+            "{threads} threads exist before the process is confined"
+        ))
+        .with_hint("a device starts its threads in App::begin"));
+    }
+    Ok(())
+}
+
+fn failed(action: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |error| refused(format!("cannot {action}: {error}"))
+}
+
+fn refused(message: String) -> StartError {
+    StartError::new(Exit::Sandbox, message)
+}
+
+impl Obtained {
+    /// Stage 6 itself.
+    fn filter(&mut self, args: &CommonArgs, profile: &Profile) -> Result<(), StartError> {
+        let tables = filter::Tables::new(profile);
+        log::debug!("{}", tables.describe());
+        warm_up();
+        tables.enforce(args.seccomp).map_err(|reason| {
+            refused(format!("cannot filter system calls: {reason}"))
+                .with_hint("--seccomp none goes without")
+        })?;
+        if args.seccomp == Seccomp::Kill {
+            self.calls = Some(tables.count());
+        }
+        Ok(())
+    }
+
+    /// Whether nothing was refused.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.refused.is_empty()
+    }
+
+    fn enter_namespaces(&mut self, profile: &Profile) {
+        match namespaces::enter(profile.network) {
+            Err(error) => self.refused.push(format!("namespaces: {error}")),
+            Ok(entered) => {
+                self.namespaces = entered.names;
+                self.refused.extend(entered.refused);
+                match root::change(&profile.places) {
+                    Ok(()) => self.empty_root = true,
+                    Err(error) => self.refused.push(format!("an empty root: {error}")),
+                }
+            }
+        }
+    }
+
+    fn restrict_paths(&mut self, profile: &Profile, folders: &[BorrowedFd<'_>]) {
+        match landlock::enforce(folders, &profile.places) {
+            Ok(Some(version)) => self.landlock = Some(version),
+            Ok(None) => self
+                .refused
+                .push("Landlock: the kernel does not have it".into()),
+            Err(error) => self.refused.push(format!("Landlock: {error}")),
+        }
+    }
+
+    /// Whether it is what was asked for.
+    fn check(&self, wanted: Option<Sandbox>) -> Result<(), StartError> {
+        let (level, complete) = match wanted {
+            Some(Sandbox::Namespace) => ("namespace", self.empty_root && self.landlock.is_some()),
+            Some(Sandbox::Landlock) => ("landlock", self.landlock.is_some()),
+            _ => return Ok(()),
+        };
+        if complete {
+            return Ok(());
+        }
+        let reasons = self.refused.join("; ");
+        Err(refused(format!("--sandbox {level} cannot be had: {reasons}"))
+            .with_hint("leave it out for the strongest that works"))
+    }
+
+    fn tell(&self) {
+        if self.empty_root || self.landlock.is_some() {
+            log::info!("confined: {self}");
+        } else {
+            log::warn!("confined: {self}");
+        }
+    }
+}
+
+impl fmt::Display for Obtained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        if !self.namespaces.is_empty() {
+            parts.push(format!("own namespaces ({})", self.namespaces.join(", ")));
+        }
+        if self.empty_root {
+            parts.push("an empty root".into());
+        }
+        if let Some(version) = self.landlock {
+            parts.push(format!("Landlock {version}"));
+        }
+        if self.without_privileges {
+            parts.push("no capabilities".into());
+        }
+        if let Some(calls) = self.calls {
+            parts.push(format!("{calls} system calls"));
+        }
+        if parts.is_empty() {
+            parts.push("not at all".into());
+        }
+        f.write_str(&parts.join(", "))?;
+        if !self.refused.is_empty() {
+            write!(f, "; refused: {}", self.refused.join("; "))?;
+        }
+        Ok(())
+    }
+}

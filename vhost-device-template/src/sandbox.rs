@@ -1,0 +1,16 @@
+//! What the daemon needs of the host while it serves. The table is open by then.
+
+use vhost_device_daemon::Profile;
+use vhost_device_daemon::confine::Sysno;
+
+use crate::config::{Config, Source};
+
+pub fn profile(config: &Config) -> Profile {
+    match config.source {
+        // host/sim.rs
+        Source::Sim(delay) if delay.is_zero() => Profile::new(),
+        Source::Sim(_) => Profile::new().call(Sysno::clock_nanosleep),
+        // host/table.rs
+        Source::Table(_) => Profile::new().call(Sysno::pread64),
+    }
+}
