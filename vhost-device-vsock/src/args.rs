@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use vhost_device_core::DeviceId;
-use vhost_device_daemon::StartError;
+use vhost_device_daemon::{Profile, StartError};
 
 use crate::config::{Config, ConfigError, Groups, GuestCid, Ports};
 use crate::device::Vsock;
 use crate::hub::Hub;
 use crate::options::GuestSpec;
+use crate::sandbox;
 
 const GUEST: &str = "guest";
 
@@ -139,6 +140,10 @@ impl vhost_device_daemon::App for App {
 
     fn sockets(args: &Args) -> Vec<PathBuf> {
         args.vm.iter().filter_map(|vm| vm.socket.clone()).collect()
+    }
+
+    fn profile(args: &Args) -> Profile {
+        sandbox::profile(&args.clone().guests())
     }
 
     fn open(args: Args, sockets: usize) -> Result<Vec<Vsock>, StartError> {

@@ -83,10 +83,11 @@ mod tests {
             let mut backlog = Backlog::default();
             let mut model = VecDeque::new();
             for (bytes, count) in steps {
-                prop_assert!(backlog.append(bytes.len(), |room| {
+                let appended = backlog.append(bytes.len(), |room| {
                     room.copy_from_slice(&bytes);
                     true
-                }));
+                });
+                prop_assert!(appended);
                 model.extend(bytes);
                 let count = count.min(model.len());
                 let out: Vec<u8> = model.drain(..count).collect();

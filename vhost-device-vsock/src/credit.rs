@@ -96,7 +96,10 @@ impl Credit {
     pub fn owes_update(&self) -> bool {
         let news = self.forwarded.wrapping_sub(self.told);
         let used = self.received.wrapping_sub(self.told);
-        news > 0 && ((self.held() == 0 && used > self.window / 2) || news >= self.window / 4)
+        match self.held() {
+            0 => news > 0 && used > self.window / 2,
+            _ => news >= self.window / 4,
+        }
     }
 }
 

@@ -33,6 +33,8 @@ mod greeting;
 mod host;
 mod hub;
 mod options;
+#[cfg(feature = "daemon")]
+mod sandbox;
 mod seqpacket;
 mod table;
 mod wire;

@@ -15,7 +15,7 @@ use std::io;
 use thiserror::Error;
 
 pub use listener::{Accepted, Listener};
-pub use socket::{Connecting, Received, Socket};
+pub use socket::{Connecting, Socket};
 pub use vectors::{Room, Vectors};
 
 use crate::config::HostSpec;

@@ -1,7 +1,7 @@
 //! Unix sockets in the hybrid style: host programs connect to the path and say which port they want, the guest's connections
 //! go to the path with the port behind it.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs;
 use std::io;
 use std::mem::offset_of;
@@ -49,8 +49,11 @@ impl Drop for Name {
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|meta| (meta.dev(), meta.ino()) == (self.device, self.inode));
         if ours {
-            // Somebody may have removed it already.
-            let _ = fs::remove_file(&self.path);
+            // As unlinkat, which a confined daemon may call, and unlink it may not. Somebody may have removed it already.
+            if let Ok(path) = CString::new(self.path.as_os_str().as_bytes()) {
+                // SAFETY: the path ends with a zero.
+                let _ = unsafe { libc::unlinkat(libc::AT_FDCWD, path.as_ptr(), 0) };
+            }
         }
     }
 }
