@@ -157,10 +157,7 @@ pub struct ScmiWorker {
 impl Worker for ScmiWorker {
     fn kick(&mut self, queue: QueueIndex, io: &mut Io<'_>) {
         match queue {
-            EVENTS => {
-                self.send_events(io);
-                self.check_event_buffers(&mut io.queue(EVENTS));
-            }
+            EVENTS => self.use_event_buffers(&mut io.queue(EVENTS)),
             _ => {
                 self.serve_commands(&mut io.queue(COMMANDS));
                 self.send_events(io);
@@ -388,17 +385,29 @@ impl ScmiWorker {
                 format_args!("{dropped} notifications were dropped for want of buffers"),
             );
         }
-        if outbox.is_empty() || !self.events {
-            return;
+        if !outbox.is_empty() {
+            self.use_event_buffers(&mut io.queue(EVENTS));
         }
-        let mut queue = io.queue(EVENTS);
-        while let Some(event) = outbox.first() {
-            let Some(mut request) = queue.next() else {
+    }
+
+    /// Takes buffers as long as there is something to send in them, and those that nothing can be sent in. The first good one
+    /// that is not needed stays where it is, and so does what is behind it.
+    fn use_event_buffers(&mut self, queue: &mut Queue<'_>) {
+        let outbox = self.platform.outbox();
+        while let Some(mut request) = queue.next() {
+            if request.readable() > 0 || !self.events {
+                request.fail(GuestFault::WrongQueue);
+                continue;
+            }
+            let Some(event) = outbox.first() else {
+                if request.writable() < LEAST_RESPONSE as u64 {
+                    request.fail(GuestFault::ShortAnswer);
+                    continue;
+                }
+                request.put_back();
                 return;
             };
-            if request.readable() > 0 {
-                request.fail(GuestFault::WrongQueue);
-            } else if request.write_slice(event.bytes()).is_ok() {
+            if request.write_slice(event.bytes()).is_ok() {
                 request.finish();
                 outbox.remove_first();
             } else {
@@ -407,21 +416,6 @@ impl ScmiWorker {
                 if is_lost {
                     outbox.remove_first();
                 }
-            }
-        }
-    }
-
-    /// Gives buffers back that nothing can be sent in. The first good one stays where it is until there is something to send,
-    /// and so does what is behind it.
-    fn check_event_buffers(&mut self, queue: &mut Queue<'_>) {
-        while let Some(request) = queue.next() {
-            if request.readable() > 0 || !self.events {
-                request.fail(GuestFault::WrongQueue);
-            } else if request.writable() < LEAST_RESPONSE as u64 {
-                request.fail(GuestFault::ShortAnswer);
-            } else {
-                request.put_back();
-                return;
             }
         }
     }

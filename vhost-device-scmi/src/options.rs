@@ -62,7 +62,7 @@ Sensors:
              type=QUANTITY        temperature, voltage, current, power, energy, acceleration, ... or a number
                                   [default: the host's, or temperature]
              scale=N              readings are multiples of 10^N [default: as fine as the source]
-             axes=LIST            names of the axes
+             axes=LIST            names of the axes, such as accel_X+accel_Y+accel_Z; Linux looks at the last two letters
              min=NUMBER,max=NUMBER
                                   what readings are within
              intervals=LIST       update intervals to choose from, in milliseconds [default: 1000+100+10]
@@ -356,9 +356,9 @@ fn sensor(settings: &mut Settings<'_>, source: SourceSpec) -> Result<Entry, Spec
     })))
 }
 
-/// What an accelerometer's axes are called.
+/// What three axes are called. Linux makes an IIO device only of axes whose names end like this.
 fn xyz() -> Vec<Name> {
-    ["X", "Y", "Z"]
+    ["axis_X", "axis_Y", "axis_Z"]
         .iter()
         .filter_map(|axis| axis.parse().ok())
         .collect()

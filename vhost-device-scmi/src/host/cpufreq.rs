@@ -19,6 +19,15 @@ struct Policy {
     current: Attribute,
     min: Attribute,
     max: Attribute,
+    /// The limits that were there before any were written.
+    original: Option<Values>,
+}
+
+impl Policy {
+    fn limits(&mut self) -> io::Result<Values> {
+        let numbers = [self.min.integer()?, self.max.integer()?];
+        Ok(numbers.into_iter().collect())
+    }
 }
 
 impl Place for Policy {
@@ -37,12 +46,22 @@ impl Place for Policy {
         let [min, max] = values.numbers() else {
             return Err(nonsense());
         };
+        if self.original.is_none() {
+            self.original = Some(self.limits()?);
+        }
         if *max < self.min.integer()? {
             self.min.write(*min)?;
             self.max.write(*max)
         } else {
             self.max.write(*max)?;
             self.min.write(*min)
+        }
+    }
+
+    fn restore(&mut self) -> io::Result<()> {
+        match self.original {
+            Some(limits) => self.write(&limits),
+            None => Ok(()),
         }
     }
 }
@@ -73,6 +92,7 @@ pub fn open(spec: &CpuFreqSpec, sysfs: &Path) -> Result<Opened, OpenError> {
         current: Attribute::open(&folder.join("scaling_cur_freq"))?,
         min: limit("scaling_min_freq")?,
         max: limit("scaling_max_freq")?,
+        original: None,
     };
     Ok(Opened {
         levels: levels(spec, &folder)?,

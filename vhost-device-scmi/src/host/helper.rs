@@ -25,6 +25,11 @@ pub trait Place: Send {
         let _ = values;
         Err(io::ErrorKind::Unsupported.into())
     }
+
+    /// Puts back what was there before anything was written.
+    fn restore(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// How an operation ended, and its number.
@@ -36,6 +41,8 @@ struct Desk {
     asked: Option<Operation>,
     /// The number of the operation that was begun last.
     begun: u64,
+    /// Something was written that is to be taken back.
+    is_changed: bool,
     read: Outcome,
     written: Outcome,
 }
@@ -46,6 +53,7 @@ impl Desk {
         Self {
             asked: None,
             begun: 0,
+            is_changed: false,
             read: nothing,
             written: nothing,
         }
@@ -63,11 +71,29 @@ struct State {
     is_over: bool,
 }
 
+impl State {
+    /// Has everything that was written taken back.
+    fn restore(&mut self) {
+        for desk in self.desks.iter_mut().filter(|desk| desk.is_changed) {
+            desk.asked = Some(Operation::Restore);
+        }
+    }
+
+    fn is_changed(&self) -> bool {
+        self.desks.iter().any(|desk| desk.is_changed)
+    }
+}
+
+/// How long the end of the process waits for the host to take back what was written.
+const LAST_PATIENCE: Duration = Duration::from_millis(100);
+
 /// A thread of its own for a thing of the host.
 pub struct Helper {
     name: String,
     state: Mutex<State>,
     wanted: Condvar,
+    /// Something was taken back.
+    restored: Condvar,
     /// What the thread will have, until it is started.
     idle: Mutex<Option<Vec<Box<dyn Place>>>>,
 }
@@ -83,6 +109,7 @@ impl Helper {
                 ..State::default()
             }),
             wanted: Condvar::new(),
+            restored: Condvar::new(),
             idle: Mutex::new(Some(places)),
         })
     }
@@ -103,10 +130,17 @@ impl Helper {
         Ok(())
     }
 
-    /// Has the thread end, when the host lets it.
+    /// Has the thread end, when the host lets it. What was written is taken back before; that is waited for, but not long.
     pub fn end(&self) {
-        self.state().is_over = true;
+        let mut state = self.state();
+        state.is_over = true;
+        state.restore();
         self.wanted.notify_one();
+        // Whether it was in time changes nothing any more.
+        drop(
+            self.restored
+                .wait_timeout_while(state, LAST_PATIENCE, |state| state.is_changed()),
+        );
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -121,6 +155,7 @@ impl Helper {
                 Some(place) => match operation {
                     Operation::Read => place.read(),
                     Operation::Write(values) => place.write(&values).map(|()| Values::default()),
+                    Operation::Restore => place.restore().map(|()| Values::default()),
                 },
                 None => Err(io::ErrorKind::NotFound.into()),
             };
@@ -132,7 +167,7 @@ impl Helper {
     fn take(&self, first: usize) -> Option<(usize, Operation, u64)> {
         let mut state = self.state();
         loop {
-            if state.is_over {
+            if state.is_over && !state.is_changed() {
                 return None;
             }
             let places = state.desks.len().max(1);
@@ -141,6 +176,7 @@ impl Helper {
                     && let Some(operation) = desk.asked.take()
                 {
                     desk.begun += 1;
+                    desk.is_changed |= matches!(operation, Operation::Write(_));
                     let number = desk.begun;
                     state.busy_since = Some(Instant::now());
                     return Some((place, operation, number));
@@ -167,6 +203,10 @@ impl Helper {
             match operation {
                 Operation::Read => desk.read = (number, result),
                 Operation::Write(_) => desk.written = (number, result),
+                Operation::Restore => {
+                    desk.is_changed = false;
+                    self.restored.notify_all();
+                }
             }
         }
         let waker = state.listener.as_ref().map(|(_, waker)| waker.clone());
@@ -260,6 +300,8 @@ impl Drop for Connection {
             let mut state = helper.state();
             if state.listener.as_ref().is_some_and(|(at, _)| at == number) {
                 state.listener = None;
+                state.restore();
+                helper.wanted.notify_one();
             }
         }
     }

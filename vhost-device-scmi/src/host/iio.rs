@@ -91,7 +91,8 @@ pub fn open(folder: &Path, channel: &str, scale: Option<i8>) -> Result<Found, Op
         axes.push(axis);
     }
     let scale = scale.unwrap_or_else(|| exponent.saturating_add(unit).clamp(-16, 15));
-    let name = |suffix: &String| suffix.trim_start_matches('_').to_uppercase().parse();
+    // as Linux wants them in the guest: with an upper case letter behind the last underscore
+    let name = |suffix: &String| format!("{kind}{}", suffix.to_uppercase()).parse();
     Ok(Found {
         name: told_name(folder, kind),
         quantity,
@@ -182,7 +183,9 @@ fn places(folder: &Path, channel: &str, full: &str, what: &str) -> Vec<PathBuf> 
         .split(|part: char| part.is_ascii_digit())
         .next()
         .unwrap_or(channel);
-    [full, channel, shared, kind]
+    // the channel may be a single axis
+    let whole = channel.rsplit_once('_').map_or(channel, |(whole, _)| whole);
+    [full, channel, shared, kind, whole]
         .iter()
         .map(|name| folder.join(format!("{name}_{what}")))
         .collect()

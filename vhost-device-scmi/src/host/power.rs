@@ -2,12 +2,14 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::sync::Arc;
+
+use vhost_device_core::limit::{self, Limiter};
 
 use super::OpenError;
 use crate::config::SystemPower;
-use crate::protocol::system::Decide;
+use crate::protocol::system::{Decide, SystemState};
 use crate::wire::Status;
 
 /// Opens what the host's decision needs.
@@ -17,18 +19,16 @@ use crate::wire::Status;
 pub fn open(policy: &SystemPower) -> Result<Decide, OpenError> {
     Ok(match policy {
         SystemPower::Refuse => Arc::new(|state| {
-            log::warn!("the guest asks for a {}: refused", state.text());
+            report(state, "refused");
             Err(Status::Denied)
         }),
         SystemPower::Accept => Arc::new(|state| {
-            log::warn!("the guest asks for a {}: granted", state.text());
+            report(state, "granted");
             Ok(())
         }),
         SystemPower::Tell(path) => {
             // A pipe is also opened for reading, so that opening does not wait for its reader. A full one is not waited for.
-            let is_pipe = path
-                .metadata()
-                .is_ok_and(|data| std::os::unix::fs::FileTypeExt::is_fifo(&data.file_type()));
+            let is_pipe = path.metadata().is_ok_and(|data| data.file_type().is_fifo());
             let file = OpenOptions::new()
                 .read(is_pipe)
                 .write(is_pipe)
@@ -39,19 +39,23 @@ pub fn open(policy: &SystemPower) -> Result<Decide, OpenError> {
                 .map_err(|error| OpenError::io("open", path.display(), error))?;
             let file = Arc::new(file);
             Arc::new(move |state| {
-                let told = (&*file).write_all(format!("{}\n", state.text()).as_bytes());
-                match told {
-                    Ok(()) => log::warn!("the guest asks for a {}: granted and told", state.text()),
-                    Err(error) => {
-                        log::warn!(
-                            "the guest asks for a {}: cannot tell: {error}",
-                            state.text()
-                        );
-                        return Err(Status::HardwareError);
-                    }
-                }
+                let line = format!("{}\n", state.text());
+                (&*file).write_all(line.as_bytes()).map_err(|error| {
+                    report(state, &format!("cannot be told: {error}"));
+                    Status::HardwareError
+                })?;
+                report(state, "granted and told");
                 Ok(())
             })
         }
     })
+}
+
+/// Logs what a guest asked for, and what came of it.
+fn report(state: SystemState, outcome: &str) {
+    static LIMITER: Limiter = Limiter::new();
+    limit::warn(
+        &LIMITER,
+        format_args!("the guest asks for a {}: {outcome}", state.text()),
+    );
 }

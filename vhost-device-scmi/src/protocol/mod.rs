@@ -38,6 +38,8 @@ pub enum Operation {
     Read,
     /// Write the numbers.
     Write(Values),
+    /// Put back what was there before anything was written.
+    Restore,
 }
 
 /// The host's places.
@@ -48,17 +50,6 @@ pub trait Hosts {
     /// [`Status::HardwareError`] if the host has not answered for too long, [`Status::Busy`] if another number is to be
     /// written.
     fn ask(&mut self, slot: Slot, operation: Operation) -> Result<u64, Status>;
-}
-
-/// A platform without a host: all of it is simulated.
-#[cfg(test)]
-pub struct NoHosts;
-
-#[cfg(test)]
-impl Hosts for NoHosts {
-    fn ask(&mut self, _: Slot, _: Operation) -> Result<u64, Status> {
-        Err(Status::HardwareError)
-    }
 }
 
 /// What the answer of the host is for.
