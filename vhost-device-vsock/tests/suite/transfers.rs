@@ -100,9 +100,11 @@ fn both_directions_at_once_go_on() -> Result<()> {
         guest.write(id, &bytes(sent, 32 << 10))?;
         sent += 32 << 10;
         let here = guest.connection(id)?.inbox.len();
-        let some = guest.read_some(id, here.max(1))?;
-        data::check(got, &some)?;
-        got += some.len() as u64;
+        if here > 0 {
+            let some = guest.read_some(id, here)?;
+            data::check(got, &some)?;
+            got += some.len() as u64;
+        }
     }
     while got < LEN {
         let some = guest.read_some(id, usize::MAX)?;
@@ -510,15 +512,16 @@ fn a_guest_that_will_not_receive_still_sends() -> Result<()> {
     let host = Host::start()?;
     let listener = host.listen(PORT)?;
     let mut guest = host.guest()?;
-    let (mut stream, id) = host.called(&mut guest, &listener)?;
+    let (stream, id) = host.called(&mut guest, &listener)?;
     guest.shut_down(id, NO_RECEIVE)?;
     guest.link.all_sent()?;
     // whatever becomes of what the program writes, it must not wait for ever, nor reach the guest
     let writer = program(stream.try_clone()?, |stream| {
         Ok(data::pour(stream, 4 * MIB).is_ok())
     });
+    let reader = program(stream, |stream| data::drink(stream, MIB));
     pour(&mut guest, id, MIB, LONGEST)?;
-    data::drink(&mut stream, MIB)?;
+    joined(reader)?;
     guest.idle(SILENCE)?;
     assert_eq!(guest.connection(id)?.rx_cnt, 0);
     guest.close(id)?;

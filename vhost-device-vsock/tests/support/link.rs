@@ -126,33 +126,30 @@ impl Link {
                 let at = memory.take(len as u64 + 8, 1);
                 parts.push(at..at + len as u64);
             }
-            let chain: Vec<Descriptor> = parts
-                .iter()
-                .map(|part| Descriptor::writable(part.start, (part.end - part.start) as u32))
-                .collect();
-            let head = self.session.rings[RX].add(&chain)?;
-            self.receive[usize::from(head)] = parts;
+            self.give(parts)?;
         }
-        self.session.rings[RX].submit()?;
+        self.refill()
+    }
+
+    fn give(&mut self, parts: Vec<Range<u64>>) -> Result<()> {
+        let chain: Vec<Descriptor> = parts
+            .iter()
+            .map(|part| Descriptor::writable(part.start, (part.end - part.start) as u32))
+            .collect();
+        let head = self.session.rings[RX].add(&chain)?;
+        self.receive[usize::from(head)] = parts;
         Ok(())
     }
 
     /// Gives the held receive buffers to the device, and every one that comes back from now on.
     pub fn give_back(&mut self) -> Result<()> {
         self.gives_back = true;
-        let ring = &mut self.session.rings[RX];
-        for head in std::mem::take(&mut self.held) {
-            let parts = &self.receive[usize::from(head)];
-            let chain: Vec<Descriptor> = parts
-                .iter()
-                .map(|part| Descriptor::writable(part.start, (part.end - part.start) as u32))
-                .collect();
-            let parts = std::mem::take(&mut self.receive[usize::from(head)]);
-            let head = ring.add(&chain)?;
-            self.receive[usize::from(head)] = parts;
-        }
-        ring.submit()?;
-        Ok(())
+        let held: Vec<_> = std::mem::take(&mut self.held)
+            .into_iter()
+            .map(|head| std::mem::take(&mut self.receive[usize::from(head)]))
+            .collect();
+        held.into_iter().try_for_each(|parts| self.give(parts))?;
+        self.refill()
     }
 
     fn give_event_buffer(&mut self) -> Result<()> {
@@ -276,10 +273,12 @@ impl Link {
 impl Link {
     /// The next packet, if it is there already. [`Link::refill`] tells the device of its buffer, which is free again.
     pub fn try_receive(&mut self) -> Result<Option<Packet>> {
-        match self.session.rings[RX].pop() {
-            Some(used) => self.packet(used).map(Some),
-            None => Ok(None),
+        while let Some(used) = self.session.rings[RX].pop() {
+            if !self.is_passed_over(used) {
+                return self.packet(used).map(Some);
+            }
         }
+        Ok(None)
     }
 
     /// The next packet. Its buffer goes back at once.
@@ -302,6 +301,17 @@ impl Link {
     pub fn refill(&mut self) -> Result<()> {
         self.session.rings[RX].submit()?;
         Ok(())
+    }
+
+    /// Whether the device gave a buffer back that has no room for a payload. It is not given again.
+    fn is_passed_over(&self, used: Used) -> bool {
+        let parts = self.receive.get(used.id as usize);
+        let room: u64 = parts
+            .into_iter()
+            .flatten()
+            .map(|part| part.end - part.start)
+            .sum();
+        used.len == 0 && (1..=HEADER as u64).contains(&room)
     }
 
     fn packet(&mut self, used: Used) -> Result<Packet> {
