@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use vhost_device_core::{Device, DeviceId};
 
+use crate::check::{self, Finding};
+use crate::confine::Profile;
 use crate::exit::StartError;
 use crate::socket::Compat;
 
@@ -43,4 +45,30 @@ pub trait App {
     /// # Errors
     /// [`StartError`] says which option or resource is at fault, and what to do about it.
     fn open(args: Self::Args, sockets: usize) -> Result<Vec<Self::Device>, StartError>;
+
+    /// What stands in the way of [`open`](Self::open), for `--check`. Unless there is more to say, the devices are opened and
+    /// closed again.
+    fn check(args: Self::Args, sockets: usize) -> Vec<Finding>
+    where
+        Self: Sized,
+    {
+        check::open::<Self>(args, sockets)
+    }
+
+    /// What the devices need of the host while they serve, besides what they have open; see [`Profile`]. Asked before they are
+    /// opened. Usually the work of each device's `sandbox.rs`.
+    fn profile(args: &Self::Args) -> Profile {
+        let _ = args;
+        Profile::new()
+    }
+
+    /// Starts what threads the devices have, besides those that serve queues: once the process is confined, and before its
+    /// system calls are filtered.
+    ///
+    /// # Errors
+    /// [`StartError`] if a thread cannot be made.
+    fn begin(devices: &[Self::Device]) -> Result<(), StartError> {
+        let _ = devices;
+        Ok(())
+    }
 }

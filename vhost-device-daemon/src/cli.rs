@@ -66,6 +66,10 @@ pub struct CommonArgs {
     #[arg(long)]
     pub check_config: bool,
 
+    /// Check whether the daemon would start: sockets, host resources, limits, confinement; and exit.
+    #[arg(long)]
+    pub check: bool,
+
     /// Print what this program can do as JSON and exit; all other options are ignored.
     #[arg(long)]
     pub print_capabilities: bool,
@@ -81,6 +85,15 @@ pub struct CommonArgs {
     /// Form of the log lines on stderr; json is one object a line.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+
+    /// How far the process shuts itself off from the host [default: the strongest that works].
+    #[arg(long, value_name = "LEVEL")]
+    pub sandbox: Option<Sandbox>,
+
+    /// What becomes of a system call that the daemon has no business making: it ends the daemon, or is told to the kernel's
+    /// log; none filters nothing.
+    #[arg(long, value_name = "ACTION", default_value = "kill")]
+    pub seccomp: Seccomp,
 
     /// The sockets that the device's own options name, one for each device; see [`App::sockets`](crate::App::sockets).
     #[arg(skip)]
@@ -98,6 +111,26 @@ pub enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+/// How far a process shuts itself off from the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Sandbox {
+    /// Namespaces of its own with an empty file system, and all of `Landlock`.
+    Namespace,
+    /// No privileges, and of the file system, the network and signals only what is named.
+    Landlock,
+    /// As any program of the same user.
+    None,
+}
+
+/// What becomes of a system call that is not in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)] // the texts are in the help of the option
+pub enum Seccomp {
+    Kill,
+    Log,
+    None,
 }
 
 /// The form of a log line: text for people, or a JSON object for collectors.
@@ -134,6 +167,13 @@ pub enum Parsed<D> {
     /// Serve a device.
     Serve {
         /// The options of every daemon, validated.
+        common: CommonArgs,
+        /// The options of this device.
+        device: D,
+    },
+    /// Look at what a start would meet, and exit.
+    Check {
+        /// The options of every daemon; they may leave the sockets to who will start it.
         common: CommonArgs,
         /// The options of this device.
         device: D,
@@ -209,6 +249,9 @@ fn interpret<D: Args>(
     if common.check_config {
         common.validate_given().map_err(Stop::Refused)?;
         return Err(Stop::Answered(format!("{name}: the options are fine\n")));
+    }
+    if common.check {
+        return Ok(Parsed::Check { common, device });
     }
     common.validate().map_err(Stop::Refused)?;
     Ok(Parsed::Serve { common, device })

@@ -12,7 +12,13 @@
 mod activation;
 mod app;
 pub mod capabilities;
+mod check;
 pub mod cli;
+#[allow(
+    unsafe_code,
+    reason = "gives up capabilities and handles signals, which have no safe wrappers"
+)]
+pub mod confine;
 #[allow(
     unsafe_code,
     reason = "maps guest memory, survives its truncation, and uses socket and timer options that std lacks"
@@ -31,6 +37,8 @@ mod signals;
 mod socket;
 
 pub use app::App;
+pub use check::Finding;
+pub use confine::Profile;
 pub use exit::{Exit, StartError};
 pub use run::{run, run_from};
 pub use socket::Compat;

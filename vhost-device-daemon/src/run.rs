@@ -1,6 +1,4 @@
 //! The life of a daemon, stage by stage: parse, open, listen, confine, threads, filter, accept, serve, stop.
-//!
-//! "confine" and "filter" have no code yet.
 
 use std::ffi::OsString;
 use std::io;
@@ -19,9 +17,10 @@ use crate::cli::{self, CommonArgs, Parsed};
 use crate::engine::{self, EventLoop, Service, Session, Tag};
 use crate::exit::{Exit, StartError};
 use crate::metrics::{self, ControlSocket, Page, SocketMetrics};
+use crate::notify::Watchdog;
 use crate::signals::{Signal, Signals};
 use crate::socket::{self, Endpoint};
-use crate::{capabilities, logging, notify};
+use crate::{capabilities, check, confine, logging, notify};
 
 /// Longest wait for sessions to end after a signal.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -44,6 +43,10 @@ pub fn run_from<A: App>(argv: impl IntoIterator<Item = OsString>) -> Exit {
     match cli::parse::<A::Args>(A::NAME, A::VERSION, A::ABOUT, argv, A::sockets) {
         Err(exit) => exit,
         Ok(Parsed::PrintCapabilities) => capabilities::print(A::TYPE, A::CAPABILITIES),
+        Ok(Parsed::Check { common, device }) => {
+            logging::init(&common, A::NAME);
+            check::run::<A>(&common, device)
+        }
         Ok(Parsed::Serve { common, device }) => match serve::<A>(&common, device) {
             Ok(()) => Exit::Done,
             Err(error) => error.report(A::NAME),
@@ -57,6 +60,7 @@ fn serve<A: App>(common: &CommonArgs, args: A::Args) -> Result<(), StartError> {
     let signals = Signals::block().map_err(internal("block signals"))?;
     engine::install_sigbus_handler().map_err(internal("handle SIGBUS"))?;
     let count = common.validate()?.count();
+    let profile = A::profile(&args);
     let devices = A::open(args, count)?;
     let endpoints = socket::open_all(common, A::COMPAT)?;
     let control = common
@@ -64,9 +68,14 @@ fn serve<A: App>(common: &CommonArgs, args: A::Args) -> Result<(), StartError> {
         .as_deref()
         .map(socket::open_control)
         .transpose()?;
+    let named = endpoints.iter().chain(&control);
+    let folders: Vec<_> = named.flat_map(Endpoint::folders).collect();
+    let obtained = confine::confine(common, &profile, count, &folders)?;
+    A::begin(&devices)?;
     let mut main = Main::new(common, signals, devices, endpoints)
         .and_then(|main| main.reporting((A::NAME, A::VERSION), control))
         .map_err(internal("set up the event loop"))?;
+    confine::filter(common, &profile, obtained)?;
     notify::ready();
     main.serve().map_err(internal("wait for events"))
 }
@@ -102,6 +111,7 @@ struct Main<D: Device> {
     /// Name and version.
     identity: (&'static str, &'static str),
     control: Option<ControlSocket>,
+    watchdog: Option<Watchdog>,
 }
 
 fn accept_tag(slot: usize) -> Tag {
@@ -141,6 +151,7 @@ impl<D: Device> Main<D> {
             stopping: None,
             identity: ("", ""),
             control: None,
+            watchdog: Watchdog::from_environment(),
         })
     }
 
@@ -182,18 +193,23 @@ impl<D: Device> Main<D> {
                 self.dispatch(tag, what);
             }
             self.resume_accepting();
+            if let Some(watchdog) = &mut self.watchdog {
+                watchdog.keep(Instant::now());
+            }
             more = self.station().is_some_and(|station| station.settle());
         }
         Ok(())
     }
 
-    /// How long to sleep: without end, unless work is left, accepting pauses, or the process is stopping.
+    /// How long to sleep: without end, unless work is left, accepting pauses, the service manager wants signs of life, or the
+    /// process is stopping.
     fn timeout(&self, more: bool) -> Option<Duration> {
         if more {
             return Some(Duration::ZERO);
         }
         let pauses = self.slots.iter().filter_map(|slot| slot.paused);
-        let until = self.stopping.into_iter().chain(pauses).min()?;
+        let sign = self.watchdog.as_ref().map(Watchdog::next);
+        let until = self.stopping.into_iter().chain(pauses).chain(sign).min()?;
         Some(until.saturating_duration_since(Instant::now()))
     }
 

@@ -23,7 +23,10 @@ use crate::cli::{CommonArgs, SocketPlan};
 use crate::exit::StartError;
 
 use access::Access;
+pub(crate) use access::find_group;
+pub(crate) use bind::{foreign, in_use};
 use directory::{Directory, Entry};
+pub(crate) use occupant::Occupant;
 
 /// The mode of a control socket: for the daemon's user and group.
 const CONTROL_MODE: u32 = 0o660;
@@ -87,6 +90,11 @@ impl Endpoint {
             Source::Listening(listener) => Some(listener.as_fd()),
             Source::Connected(_) => None,
         }
+    }
+
+    /// The folders of the names that go away with this.
+    pub fn folders(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.names.iter().map(Entry::folder)
     }
 
     /// Whether no frontend can come any more: the one connection has been taken.

@@ -1,10 +1,11 @@
 //! The command line: the only file that knows clap.
 
 use vhost_device_core::DeviceId;
-use vhost_device_daemon::{Compat, StartError};
+use vhost_device_daemon::{Compat, Profile, StartError};
 
 use crate::config::ChipSpec;
 use crate::device::{Gpio, OpenError};
+use crate::sandbox;
 
 /// The options of vhost-device-gpio.
 #[derive(clap::Args, Clone, Debug)]
@@ -68,6 +69,19 @@ impl vhost_device_daemon::App for App {
     };
     type Args = Args;
     type Device = Gpio;
+
+    fn profile(args: &Args) -> Profile {
+        let list = args.device_list.as_ref();
+        sandbox::profile(list.map_or(&args.chip, |list| &list.0))
+    }
+
+    fn begin(devices: &[Gpio]) -> Result<(), StartError> {
+        devices.iter().try_for_each(|device| {
+            device
+                .begin()
+                .map_err(|error| StartError::io("start", "a thread", &error))
+        })
+    }
 
     fn open(args: Args, sockets: usize) -> Result<Vec<Gpio>, StartError> {
         args.chips(sockets)?

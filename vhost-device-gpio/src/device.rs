@@ -135,6 +135,18 @@ impl Gpio {
         })
     }
 
+    /// Starts the threads of a simulated chip's control socket. Without this nobody serves it.
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
+    pub fn begin(&self) -> io::Result<()> {
+        match &self.chip {
+            Opened::Sim(sim) => sim.begin(),
+            #[cfg(feature = "libgpiod")]
+            Opened::Host(_) => Ok(()),
+        }
+    }
+
     fn config(&self) -> wire::ConfigSpace {
         wire::ConfigSpace {
             ngpio: self.lines.into(),

@@ -31,6 +31,8 @@ mod line;
 mod names;
 mod options;
 mod request;
+#[cfg(feature = "daemon")]
+mod sandbox;
 mod wire;
 
 #[cfg(feature = "daemon")]

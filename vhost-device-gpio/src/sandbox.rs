@@ -12,13 +12,15 @@ use crate::config::{ChipSpec, SimSpec};
 use crate::config::{HostSpec, MAX_LINES};
 
 pub fn profile(chips: &[ChipSpec]) -> Profile {
-    chips.iter().fold(Profile::new(), |profile, chip| match chip {
-        ChipSpec::Sim(spec) => simulated(profile, spec),
-        #[cfg(feature = "libgpiod")]
-        ChipSpec::Host(spec) => real(profile, spec),
-        #[cfg(not(feature = "libgpiod"))]
-        ChipSpec::Host(_) => profile,
-    })
+    chips
+        .iter()
+        .fold(Profile::new(), |profile, chip| match chip {
+            ChipSpec::Sim(spec) => simulated(profile, spec),
+            #[cfg(feature = "libgpiod")]
+            ChipSpec::Host(spec) => real(profile, spec),
+            #[cfg(not(feature = "libgpiod"))]
+            ChipSpec::Host(_) => profile,
+        })
 }
 
 /// host/linux.rs, and libgpiod behind it.

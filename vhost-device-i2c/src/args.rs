@@ -4,11 +4,12 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use vhost_device_core::DeviceId;
-use vhost_device_daemon::{Compat, Exit, StartError};
+use vhost_device_daemon::{Compat, Exit, Profile, StartError};
 
 use crate::config::{Buses, Config};
 use crate::device::I2c;
 use crate::host::OpenError;
+use crate::sandbox;
 
 /// The options of vhost-device-i2c.
 #[derive(clap::Args, Clone, Debug)]
@@ -69,6 +70,10 @@ impl vhost_device_daemon::App for App {
     };
     type Args = Args;
     type Device = I2c;
+
+    fn profile(args: &Args) -> Profile {
+        sandbox::profile(&args.device_list)
+    }
 
     fn open(args: Args, sockets: usize) -> Result<Vec<I2c>, StartError> {
         args.configs(sockets)?

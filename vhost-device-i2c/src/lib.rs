@@ -31,6 +31,8 @@ mod group;
 mod host;
 mod message;
 mod routes;
+#[cfg(feature = "daemon")]
+mod sandbox;
 mod wire;
 
 pub use address::{Address, BadAddress};

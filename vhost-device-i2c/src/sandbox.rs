@@ -12,7 +12,9 @@ pub fn profile(lists: &[Buses]) -> Profile {
         Bus::Adapter { .. } => {
             profile.call(Call::new(Sysno::ioctl).one_of(1, host::IOCTLS_OF_TRANSFERS))
         }
-        Bus::Sim { chips } => chips.iter().fold(profile, |profile, (_, chip)| of(profile, chip)),
+        Bus::Sim { chips } => chips
+            .iter()
+            .fold(profile, |profile, (_, chip)| of(profile, chip)),
     })
 }
 

@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use vhost_device_core::DeviceId;
-use vhost_device_daemon::StartError;
+use vhost_device_daemon::{Profile, StartError};
 
 use crate::config::{Config, Entry, SystemPower};
 use crate::device::Scmi;
 use crate::host::OpenError;
 use crate::options::HELP;
+use crate::sandbox;
 use crate::wire::protocol;
 
 /// The options of vhost-device-scmi.
@@ -99,6 +100,10 @@ impl vhost_device_daemon::App for App {
     const TYPE: &'static str = "scmi";
     type Args = Args;
     type Device = Scmi;
+
+    fn profile(args: &Args) -> Profile {
+        sandbox::profile(&Config::from(args.clone()))
+    }
 
     fn open(args: Args, sockets: usize) -> Result<Vec<Scmi>, StartError> {
         let config = Config::from(args);

@@ -35,6 +35,8 @@ mod outbox;
 mod platform;
 mod protocol;
 mod quantity;
+#[cfg(feature = "daemon")]
+mod sandbox;
 mod schedule;
 mod wave;
 mod wire;

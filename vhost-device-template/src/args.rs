@@ -1,10 +1,11 @@
 //! The command line: the only file that knows clap.
 
 use vhost_device_core::DeviceId;
-use vhost_device_daemon::StartError;
+use vhost_device_daemon::{Profile, StartError};
 
 use crate::config::{Config, Source};
 use crate::device::Template;
+use crate::sandbox;
 
 /// The options of vhost-device-template.
 #[derive(clap::Args, Clone, Debug)]
@@ -35,6 +36,10 @@ impl vhost_device_daemon::App for App {
     const TYPE: &'static str = "template";
     type Args = Args;
     type Device = Template;
+
+    fn profile(args: &Args) -> Profile {
+        sandbox::profile(&Config::from(args.clone()))
+    }
 
     fn open(args: Args, sockets: usize) -> Result<Vec<Template>, StartError> {
         let config = Config::from(args);

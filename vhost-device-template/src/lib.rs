@@ -22,6 +22,8 @@ mod command;
 mod config;
 mod device;
 mod host;
+#[cfg(feature = "daemon")]
+mod sandbox;
 pub mod wire;
 
 #[cfg(feature = "daemon")]

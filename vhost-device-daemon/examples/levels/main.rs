@@ -1,9 +1,11 @@
 //! The test devices behind the real engine: `levels [DEVICE] OPTIONS`. The first three show the levels of effort of a device
-//! model; `gate` waits for its host for as long as a test wants, and `bomb` panics when asked to.
+//! model; `gate` waits for its host for as long as a test wants, `bomb` panics when asked to, and `escape` tries what the guest
+//! says.
 
 #[path = "../../../vhost-device-core/tests/devices/mod.rs"]
 #[allow(dead_code, missing_docs, reason = "the core's tests use more of it")]
 mod devices;
+mod escape;
 mod gate;
 
 use std::ffi::OsString;
@@ -13,11 +15,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use vhost_device_core::DeviceId;
-use vhost_device_daemon::{App, StartError, run_from};
+use vhost_device_daemon::confine::Sysno;
+use vhost_device_daemon::{App, Profile, StartError, run_from};
 
 use devices::disk::Disk;
 use devices::echo::Echo;
 use devices::stream::Stream;
+use escape::Escape;
 use gate::{Bomb, Gate};
 
 /// An ID that no specification will use.
@@ -34,7 +38,7 @@ struct Host {
 }
 
 macro_rules! app {
-    ($app:ident, $name:literal, $args:ty, $device:ty, $open:expr) => {
+    ($app:ident, $name:literal, $args:ty, $device:ty, $open:expr, $profile:expr) => {
         struct $app;
 
         impl App for $app {
@@ -49,30 +53,80 @@ macro_rules! app {
             fn open(args: $args, sockets: usize) -> Result<Vec<$device>, StartError> {
                 (0..sockets).map(|_| $open(&args)).collect()
             }
+
+            fn profile(args: &$args) -> Profile {
+                $profile(args)
+            }
         }
     };
 }
 
-app!(EchoApp, "echo", Nothing, Echo, |_: &Nothing| Ok(
-    Echo::default()
-));
-app!(StreamApp, "stream", Host, Stream, |args: &Host| {
-    UnixStream::connect(&args.host)
+app!(
+    EchoApp,
+    "echo",
+    Nothing,
+    Echo,
+    |_: &Nothing| Ok(Echo::default()),
+    no_profile
+);
+app!(
+    StreamApp,
+    "stream",
+    Host,
+    Stream,
+    |args: &Host| UnixStream::connect(&args.host)
         .and_then(Stream::new)
-        .map_err(|error| StartError::io("connect to", args.host.display(), &error))
-});
-app!(DiskApp, "disk", Host, Disk, |args: &Host| {
-    OpenOptions::new()
+        .map_err(|error| StartError::io("connect to", args.host.display(), &error)),
+    |_: &Host| Profile::new().call(Sysno::recvfrom).call(Sysno::sendto)
+);
+app!(
+    DiskApp,
+    "disk",
+    Host,
+    Disk,
+    |args: &Host| OpenOptions::new()
         .read(true)
         .write(true)
         .open(&args.host)
         .map(Disk::new)
-        .map_err(|error| StartError::io("open", args.host.display(), &error))
-});
-app!(GateApp, "gate", Host, Gate, |args: &Host| {
-    Gate::open(&args.host).map_err(|error| StartError::io("open", args.host.display(), &error))
-});
-app!(BombApp, "bomb", Nothing, Bomb, |_: &Nothing| Ok(Bomb));
+        .map_err(|error| StartError::io("open", args.host.display(), &error)),
+    |_: &Host| Profile::new()
+        .call(Sysno::io_uring_setup)
+        .call(Sysno::io_uring_register)
+        .call(Sysno::io_uring_enter)
+);
+app!(
+    GateApp,
+    "gate",
+    Host,
+    Gate,
+    |args: &Host| Gate::open(&args.host).map_err(|error| StartError::io(
+        "open",
+        args.host.display(),
+        &error
+    )),
+    no_profile
+);
+app!(
+    BombApp,
+    "bomb",
+    Nothing,
+    Bomb,
+    |_: &Nothing| Ok(Bomb),
+    no_profile
+);
+app!(
+    EscapeApp,
+    "escape",
+    Host,
+    Escape,
+    |args: &Host| Ok(Escape::new(&args.host)),
+    |args: &Host| escape::profile(&args.host)
+);
+
+fn no_profile<A>(_: &A) -> Profile {
+    Profile::new()
+}
 
 fn main() -> ExitCode {
     let mut argv: Vec<OsString> = std::env::args_os().collect();
@@ -87,7 +141,9 @@ fn main() -> ExitCode {
         Some("disk") => run_from::<DiskApp>(argv),
         Some("gate") => run_from::<GateApp>(argv),
         Some("bomb") => run_from::<BombApp>(argv),
-        _ => StartError::usage("the device is echo, stream, disk, gate or bomb").report("levels"),
+        Some("escape") => run_from::<EscapeApp>(argv),
+        _ => StartError::usage("the device is echo, stream, disk, gate, bomb or escape")
+            .report("levels"),
     }
     .into()
 }

@@ -50,12 +50,12 @@ impl CommonArgs {
     }
 
     /// The same rules for a command line that is only looked at: it may leave the sockets to who will start it.
-    pub(super) fn validate_given(&self) -> Result<(), StartError> {
+    pub(crate) fn validate_given(&self) -> Result<Option<SocketPlan>, StartError> {
         let named = !self.device_sockets.is_empty();
         if self.socket_path.is_none() && self.fd.is_none() && !named {
-            return Ok(());
+            return Ok(None);
         }
-        self.plan(None).map(drop)
+        self.plan(None).map(Some)
     }
 
     /// The rules themselves; `offered` is the number of sockets from the service manager.

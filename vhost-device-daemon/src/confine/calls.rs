@@ -74,7 +74,8 @@ pub fn serving() -> Vec<Call> {
     ]
 }
 
-/// What every process does that ends, is interrupted or asks for the time. Nothing of it reaches beyond the process.
+/// What any process does that ends, is interrupted, or asks for the time or a random number. Nothing of it reaches beyond the
+/// process.
 pub fn flow() -> Vec<Call> {
     vec![
         Sysno::exit.into(),
@@ -85,6 +86,8 @@ pub fn flow() -> Vec<Call> {
         Sysno::restart_syscall.into(),
         // no system call where the kernel's shared page has a clock
         Sysno::clock_gettime.into(),
+        // seeds of hash tables, one for each thread
+        Sysno::getrandom.into(),
     ]
 }
 

@@ -127,7 +127,7 @@ fn conditions(call: &Call) -> Result<Vec<SeccompRule>, String> {
             let base = base.clone();
             choices
                 .iter()
-                .map(move |choice| [&base[..], &[choice.clone()]].concat())
+                .map(move |choice| [&base[..], std::slice::from_ref(choice)].concat())
                 .collect::<Vec<_>>()
         };
         combinations = combinations.iter().flat_map(extend).collect();

@@ -180,8 +180,10 @@ impl Obtained {
             return Ok(());
         }
         let reasons = self.refused.join("; ");
-        Err(refused(format!("--sandbox {level} cannot be had: {reasons}"))
-            .with_hint("leave it out for the strongest that works"))
+        Err(
+            refused(format!("--sandbox {level} cannot be had: {reasons}"))
+                .with_hint("leave it out for the strongest that works"),
+        )
     }
 
     fn tell(&self) {

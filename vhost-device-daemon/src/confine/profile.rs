@@ -102,8 +102,15 @@ pub struct Call {
 /// What one argument has to be. Only the lower 32 bits are looked at: the calls in question take no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Test {
-    OneOf { argument: u8, values: &'static [u64] },
-    Bits { argument: u8, mask: u64, value: u64 },
+    OneOf {
+        argument: u8,
+        values: &'static [u64],
+    },
+    Bits {
+        argument: u8,
+        mask: u64,
+        value: u64,
+    },
 }
 
 impl Call {

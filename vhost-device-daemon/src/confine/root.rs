@@ -26,7 +26,13 @@ pub fn change(places: &[Place]) -> io::Result<()> {
     // A working directory that is gone leads nowhere in the old file system either.
     let home = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     // What happens here stays here.
-    mount(NO_TYPE, "/", NO_TYPE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NO_DATA)?;
+    mount(
+        NO_TYPE,
+        "/",
+        NO_TYPE,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        NO_DATA,
+    )?;
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("tmpfs"), SITE, Some("tmpfs"), plain, Some("mode=0755"))?;
     let result = furnish(&home, places).and_then(|()| {

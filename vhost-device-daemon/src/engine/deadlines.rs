@@ -70,7 +70,9 @@ impl Deadlines {
         let fired = entries
             .iter()
             .position(|entry| entry.tag == tag && entry.fired);
-        fired.map(|position| entries.swap_remove(position)).is_some()
+        fired
+            .map(|position| entries.swap_remove(position))
+            .is_some()
     }
 
     fn set(&self, tag: Tag, after: Option<Duration>) {

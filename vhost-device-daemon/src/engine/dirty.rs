@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use vhost_device_core::DirtyLog;
 use vm_memory::{FileOffset, GuestAddress, GuestRegionMmap, VolatileMemory};
 
-use super::memory::{PAGE, check_length};
+use super::memory::check_length;
 use super::sigbus::Guard;
 
 /// Bytes of guest memory per bit (VHOST_LOG_PAGE).
@@ -65,7 +65,7 @@ impl PageLog {
         let bits = GuestRegionMmap::from_range(GuestAddress(0), size, Some(file))
             .map_err(io::Error::other)?;
         Ok(Self {
-            _guard: Guard::new(bits.as_ptr() as usize, size, PAGE, connection)?,
+            _guard: Guard::new(bits.as_ptr() as usize, size, connection)?,
             bits,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -13,14 +13,8 @@ use vm_memory::{GuestAddress, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMma
 use super::dirty::LogSwitch;
 use super::sigbus::{Guard, map_zeroes};
 
-/// Size of an ordinary page; mappings of huge pages report their own.
-pub const PAGE: usize = 4096;
-
 /// Most regions that one frontend may map, as GET_MAX_MEM_SLOTS reports.
 pub const MAX_SLOTS: usize = 128;
-
-/// `f_type` of hugetlbfs, as statfs reports it.
-const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
 
 /// Why a memory table is refused. The old one stays in force.
 #[derive(Debug, Error)]
@@ -56,14 +50,13 @@ impl Region {
     ) -> Result<Self, MemoryFault> {
         let guest = spec.guest_phys_addr;
         let fail = |error: String| MemoryFault::Map(guest, error);
-        let page = page_size(&file).map_err(|error| fail(error.to_string()))?;
         check_length(&file, spec.mmap_offset, spec.memory_size)
             .map_err(|error| fail(error.to_string()))?;
         let own = file.try_clone().map_err(|error| fail(error.to_string()))?;
         let map: MmapRegion = spec
             .mmap_region(own)
             .map_err(|error| fail(error.to_string()))?;
-        let guard = Guard::new(map.as_ptr() as usize, map.size(), page, connection)
+        let guard = Guard::new(map.as_ptr() as usize, map.size(), connection)
             .map_err(|error| fail(error.to_string()))?;
         let map = GuestRegionMmap::new(map, GuestAddress(guest))
             .ok_or_else(|| fail("it wraps around".into()))?;
@@ -77,11 +70,9 @@ impl Region {
 
     /// Replaces the mapping's content, for whoever still uses it, by zeroes that nobody else sees.
     fn revoke(&self) {
-        let page = page_size(&self.file).unwrap_or(PAGE);
-        let length = self.map.size().next_multiple_of(page);
         // SAFETY: this is a mapping of ours; the table has been replaced, so that only a thread that was given up can
         // still use it, and that thread's results must go nowhere.
-        if !unsafe { map_zeroes(self.map.as_ptr() as usize, length) } {
+        if !unsafe { map_zeroes(self.map.as_ptr() as usize, self.map.size()) } {
             log::error!("cannot take guest memory away from a stuck thread");
         }
     }
@@ -105,27 +96,6 @@ pub fn check_length(file: &File, offset: u64, size: u64) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
     Ok(())
-}
-
-/// The page size of a mapping of `file`. Huge pages must be replaced whole.
-fn page_size(file: &File) -> io::Result<usize> {
-    // SAFETY: an all-zero statfs is valid, and the kernel overwrites it.
-    let mut status: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: the descriptor is open and the buffer is a statfs.
-    if unsafe { libc::fstatfs(file.as_raw_fd(), &mut status) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    #[allow(
-        clippy::unnecessary_cast,
-        reason = "the field's type differs by target"
-    )]
-    let huge = status.f_type as i64 == HUGETLBFS_MAGIC;
-    let block = usize::try_from(status.f_bsize).unwrap_or(PAGE);
-    Ok(if huge && block.is_power_of_two() {
-        block
-    } else {
-        PAGE
-    })
 }
 
 /// The regions of one connection, and the log in force.

@@ -9,6 +9,7 @@
 
 mod call;
 mod crew;
+mod deadlines;
 mod dirty;
 mod handler;
 mod mailbox;

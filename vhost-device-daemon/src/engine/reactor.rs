@@ -1,6 +1,6 @@
 //! One epoll instance per thread, and what its 64-bit tags mean.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use std::time::Duration;
 use vhost_device_core::{Interest, QueueIndex, Reactor, Ready, Timer, Token, Waker};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
-use vmm_sys_util::timerfd::TimerFd;
+
+use super::deadlines::{Deadlines, OneShot};
 
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 32;
@@ -68,6 +69,7 @@ impl Tag {
 /// A thread's epoll instance.
 pub struct EventLoop {
     epoll: Epoll,
+    deadlines: Arc<Deadlines>,
 }
 
 impl EventLoop {
@@ -75,6 +77,7 @@ impl EventLoop {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             epoll: Epoll::new()?,
+            deadlines: Arc::new(Deadlines::new()),
         })
     }
 
@@ -125,15 +128,16 @@ impl EventLoop {
             .ctl(operation, fd, EpollEvent::new(events, tag.encode()))
     }
 
-    /// Waits and calls `each` for what is ready. `None` waits without end.
+    /// Waits and calls `each` for what is ready, timers included. `None` waits without end.
     pub fn wait(
         &self,
         timeout: Option<Duration>,
         mut each: impl FnMut(Tag, Ready),
     ) -> io::Result<()> {
         let mut buffer = [EpollEvent::default(); EVENTS];
+        let timeout = timeout.into_iter().chain(self.deadlines.remaining()).min();
         let timeout = timeout.map_or(-1, |timeout| {
-            i32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+            i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
         });
         let count = match self.epoll.wait(timeout, &mut buffer) {
             Ok(count) => count,
@@ -142,6 +146,9 @@ impl EventLoop {
         };
         for event in buffer.iter().take(count) {
             each(Tag::decode(event.data()), ready(event.event_set()));
+        }
+        while let Some(tag) = self.deadlines.fire() {
+            each(tag, ready(EventSet::IN));
         }
         Ok(())
     }
@@ -176,16 +183,24 @@ pub fn eventfd() -> io::Result<EventFd> {
 enum Watched {
     Foreign(RawFd),
     Edges(RawFd),
-    Timer(Arc<TimerFd>),
+    /// A timer, which has no descriptor.
+    Timer,
     Waker(Arc<EventFd>),
 }
 
 impl Watched {
-    fn fd(&self) -> RawFd {
+    /// What the kernel watches; a timer has no descriptor.
+    fn fd(&self) -> Option<RawFd> {
         match self {
-            Self::Foreign(fd) | Self::Edges(fd) => *fd,
-            Self::Timer(timer) => timer.as_raw_fd(),
-            Self::Waker(event) => event.as_raw_fd(),
+            Self::Foreign(fd) | Self::Edges(fd) => Some(*fd),
+            Self::Timer => None,
+            Self::Waker(event) => Some(event.as_raw_fd()),
+        }
+    }
+
+    fn leave(&self, events: &EventLoop) {
+        if let Some(fd) = self.fd() {
+            events.remove(fd);
         }
     }
 }
@@ -194,7 +209,7 @@ impl Watched {
 pub struct Watches {
     events: Arc<EventLoop>,
     generation: u32,
-    watched: HashMap<Token, Watched>,
+    watched: BTreeMap<Token, Watched>,
 }
 
 impl Watches {
@@ -203,7 +218,7 @@ impl Watches {
         Self {
             events,
             generation,
-            watched: HashMap::new(),
+            watched: BTreeMap::new(),
         }
     }
 
@@ -213,7 +228,10 @@ impl Watches {
         match self.watched.get(&token) {
             None => false,
             Some(Watched::Foreign(_) | Watched::Edges(_)) => true,
-            Some(Watched::Timer(timer)) => expired(timer),
+            Some(Watched::Timer) => {
+                let tag = Tag::Worker(self.generation, token);
+                self.events.deadlines.acknowledge(tag)
+            }
             Some(Watched::Waker(event)) => event.read().is_ok(),
         }
     }
@@ -223,24 +241,17 @@ impl Watches {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let tag = Tag::Worker(self.generation, token);
-        match watched {
-            Watched::Edges(fd) => {
+        match (&watched, watched.fd()) {
+            (Watched::Edges(_), Some(fd)) => {
                 self.events
                     .control_edges(ControlOperation::Add, fd, interest, tag)?;
             }
-            _ => self.events.add(watched.fd(), interest, tag)?,
+            (_, Some(fd)) => self.events.add(fd, interest, tag)?,
+            (_, None) => {}
         }
         self.watched.insert(token, watched);
         Ok(())
     }
-}
-
-/// Reads a timer that may have been set anew since it fired, in which case there is nothing to read.
-fn expired(timer: &TimerFd) -> bool {
-    let mut count = [0u8; 8];
-    // SAFETY: the descriptor is open and the buffer has the eight bytes that a timerfd writes.
-    let read = unsafe { libc::read(timer.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
-    read == 8
 }
 
 impl Reactor for Watches {
@@ -260,31 +271,26 @@ impl Reactor for Watches {
     fn interest(&mut self, token: Token, interest: Interest) -> io::Result<()> {
         let watched = self.watched.get(&token).ok_or(io::ErrorKind::NotFound)?;
         let tag = Tag::Worker(self.generation, token);
-        match *watched {
-            Watched::Edges(fd) => {
+        match (watched, watched.fd()) {
+            (Watched::Edges(_), Some(fd)) => {
                 self.events
                     .control_edges(ControlOperation::Modify, fd, interest, tag)
             }
-            _ => self.events.modify(watched.fd(), interest, tag),
+            (_, Some(fd)) => self.events.modify(fd, interest, tag),
+            (_, None) => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 
     fn unwatch(&mut self, token: Token) {
         if let Some(watched) = self.watched.remove(&token) {
-            self.events.remove(watched.fd());
+            watched.leave(&self.events);
         }
     }
 
     fn timer(&mut self, token: Token) -> io::Result<Box<dyn Timer>> {
-        let timer = TimerFd::new().map_err(io::Error::from)?;
-        set_nonblocking(&timer)?;
-        let timer = Arc::new(timer);
-        self.insert(
-            token,
-            Watched::Timer(Arc::clone(&timer)),
-            Interest::READABLE,
-        )?;
-        Ok(Box::new(OneShot(timer)))
+        self.insert(token, Watched::Timer, Interest::NONE)?;
+        let tag = Tag::Worker(self.generation, token);
+        Ok(Box::new(OneShot::new(&self.events.deadlines, tag)))
     }
 
     fn waker(&mut self, token: Token) -> io::Result<Waker> {
@@ -309,50 +315,8 @@ impl Reactor for Watches {
 impl Drop for Watches {
     fn drop(&mut self) {
         for watched in self.watched.values() {
-            self.events.remove(watched.fd());
+            watched.leave(&self.events);
         }
-    }
-}
-
-fn set_nonblocking(timer: &TimerFd) -> io::Result<()> {
-    // SAFETY: fcntl on an open descriptor with integer arguments touches no memory of ours.
-    let result = unsafe { libc::fcntl(timer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
-struct OneShot(Arc<TimerFd>);
-
-impl OneShot {
-    fn set(&mut self, after: Duration) {
-        let setting = libc::itimerspec {
-            it_interval: libc::timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            },
-            it_value: libc::timespec {
-                tv_sec: libc::time_t::try_from(after.as_secs()).unwrap_or(libc::time_t::MAX),
-                tv_nsec: after.subsec_nanos().into(),
-            },
-        };
-        // SAFETY: the descriptor is open, the setting is a valid structure, and no old setting is asked for.
-        let result =
-            unsafe { libc::timerfd_settime(self.0.as_raw_fd(), 0, &setting, std::ptr::null_mut()) };
-        if result < 0 {
-            log::error!("cannot set a timer: {}", io::Error::last_os_error());
-        }
-    }
-}
-
-impl Timer for OneShot {
-    fn arm(&mut self, after: Duration) {
-        self.set(after.max(Duration::from_nanos(1)));
-    }
-
-    fn disarm(&mut self) {
-        self.set(Duration::ZERO);
     }
 }
 
@@ -449,13 +413,20 @@ mod tests {
         let events = Arc::new(EventLoop::new().unwrap());
         let mut watches = Watches::new(Arc::clone(&events), 1);
         let mut timer = watches.timer(Token(9)).unwrap();
+        let seen = || {
+            let mut seen = Vec::new();
+            let enough = Some(Duration::from_millis(20));
+            events.wait(enough, |tag, _| seen.push(tag)).unwrap();
+            seen
+        };
         timer.arm(Duration::from_millis(1));
-        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(seen(), [Tag::Worker(1, Token(9))], "the wait ends for it");
         timer.disarm();
         assert!(!watches.acknowledge(Token(9)));
         timer.arm(Duration::from_millis(1));
-        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(seen().len(), 1);
         assert!(watches.acknowledge(Token(9)));
+        assert!(!watches.acknowledge(Token(9)), "it fires once");
         assert!(watches.timer(Token(9)).is_err(), "a token names one thing");
     }
 }

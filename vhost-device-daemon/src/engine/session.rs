@@ -71,12 +71,11 @@ impl<D: Device> Session<D> {
         workers(device) <= 1 && !device.may_block()
     }
 
-    /// Begins to serve a connection.
+    /// Begins to serve a connection, which must be in blocking mode.
     ///
     /// # Errors
     /// If descriptors or threads run out.
     pub fn start(stream: UnixStream, device: &Arc<D>, service: Service<'_>) -> io::Result<Self> {
-        stream.set_nonblocking(false)?;
         let connection = Arc::new(OwnedFd::from(stream.try_clone()?));
         let hangup = Hangup(Arc::new(stream.try_clone()?));
         let plan = Plan {

@@ -4,13 +4,13 @@
 //! programs on the same terminal or pipe share, and they would see errors that they do not expect.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{MsgFlags, sendmsg};
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::write;
 
@@ -64,7 +64,8 @@ impl Sink {
         let written = match self {
             Self::Socket(socket) => {
                 let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-                send(socket.as_raw_fd(), line, flags)
+                // As sendmsg, which is a system call that the engine makes as well, and sendto is not.
+                sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(line)], &[], flags, None)
             }
             Self::Reopened(file) => write(file, line),
             Self::Polled(descriptor) if has_room(descriptor) => write(descriptor, line),

@@ -3,9 +3,13 @@
 //! Nothing is read from a reader, so there is nothing to get wrong for it. A reader that does not take its text delays nobody:
 //! there may be so many of them, and then the next one takes the place of the oldest.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::write;
 
 use crate::socket::Endpoint;
 
@@ -29,11 +33,12 @@ impl Reader {
             .get(self.sent..)
             .filter(|r| !r.is_empty())
         {
-            match self.stream.write(rest) {
+            // Not by send, which std would: the filter of system calls has no sendto.
+            match write(&self.stream, rest) {
                 Ok(0) => return true,
                 Ok(count) => self.sent += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+                Err(Errno::EINTR) => {}
+                Err(error) => return error != Errno::EAGAIN,
             }
         }
         true
@@ -70,7 +75,8 @@ impl ControlSocket {
         let Some(stream) = self.endpoint.accept()? else {
             return Ok(None);
         };
-        stream.set_nonblocking(true)?;
+        // Not by the ioctl that std uses: the filter of system calls has no ioctl.
+        fcntl(&stream, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let mut reader = Reader {
             stream,
             text: text(),

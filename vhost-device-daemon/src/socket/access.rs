@@ -36,7 +36,8 @@ impl Access {
     }
 }
 
-fn find_group(name: &str) -> Result<Gid, StartError> {
+/// The group with this name or number.
+pub(crate) fn find_group(name: &str) -> Result<Gid, StartError> {
     if let Ok(number) = name.parse() {
         return Ok(Gid::from_raw(number));
     }

@@ -73,18 +73,28 @@ fn clear(directory: &Directory, name: &OsStr) -> Result<(), StartError> {
                 .remove(name)
                 .map_err(|error| StartError::io("replace dead socket", path.display(), &error))
         }
-        Ok(Occupant::Alive) => Err(StartError::missing(format!(
-            "socket {} is in use: another process listens on it",
-            path.display()
-        ))
-        .with_hint("stop that process or choose another path")),
-        Ok(Occupant::Foreign(what)) => Err(StartError::missing(format!(
-            "cannot listen on {}: it is {what}, not a socket",
-            path.display()
-        ))
-        .with_hint("remove it or choose another path")),
+        Ok(Occupant::Alive) => Err(in_use(&path)),
+        Ok(Occupant::Foreign(what)) => Err(foreign(&path, what)),
         Err(error) => Err(StartError::io("use socket", path.display(), &error)),
     }
+}
+
+/// Somebody listens at `path`.
+pub(crate) fn in_use(path: &Path) -> StartError {
+    StartError::missing(format!(
+        "socket {} is in use: another process listens on it",
+        path.display()
+    ))
+    .with_hint("stop that process or choose another path")
+}
+
+/// There is `what` at `path`, which is not ours to remove.
+pub(crate) fn foreign(path: &Path, what: &str) -> StartError {
+    StartError::missing(format!(
+        "cannot listen on {}: it is {what}, not a socket",
+        path.display()
+    ))
+    .with_hint("remove it or choose another path")
 }
 
 fn staging_name(name: &OsStr) -> OsString {

@@ -1,14 +1,17 @@
 //! The directory that a socket is in: a lock against other daemons that start at the same time, and names that are
 //! removed only while they still mean the file that was made here.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlinkat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmodat, fstatat};
 use nix::unistd::{Gid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
@@ -113,11 +116,28 @@ impl Directory {
         fstatat(&self.handle, name, AtFlags::AT_SYMLINK_NOFOLLOW)
     }
 
+    /// By statx, as the standard library looks at files: what is asked again when the process is confined has to be in its
+    /// table of system calls, and C libraries differ in what they make of the older forms.
     fn identity(&self, name: &OsStr) -> nix::Result<Identity> {
-        let status = self.status(name)?;
+        let name = CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: an all-zero statx is valid, and the kernel overwrites it.
+        let mut status: libc::statx = unsafe { std::mem::zeroed() };
+        let directory = self.handle.as_raw_fd();
+        let flags = libc::AT_SYMLINK_NOFOLLOW;
+        // SAFETY: the descriptor is open, the name ends with a zero, and the buffer is a statx.
+        let result = unsafe {
+            libc::statx(
+                directory,
+                name.as_ptr(),
+                flags,
+                libc::STATX_INO,
+                &mut status,
+            )
+        };
+        Errno::result(result)?;
         Ok(Identity {
-            device: status.st_dev,
-            inode: status.st_ino,
+            device: (status.stx_dev_major, status.stx_dev_minor),
+            inode: status.stx_ino,
         })
     }
 }
@@ -130,7 +150,7 @@ impl Drop for Locked<'_> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
-    device: u64,
+    device: (u32, u32),
     inode: u64,
 }
 
@@ -167,6 +187,11 @@ impl Entry {
             name: name.to_owned(),
             identity: self.identity,
         })
+    }
+
+    /// The directory that the name is in.
+    pub(super) fn folder(&self) -> BorrowedFd<'_> {
+        self.directory.handle.as_fd()
     }
 
     /// The file's permission bits.

@@ -11,7 +11,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 
 /// What is in a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Occupant {
+pub(crate) enum Occupant {
     /// Nothing.
     Nobody,
     /// A socket that nobody listens on any more, or a symbolic link to one or to nothing.
@@ -25,18 +25,28 @@ pub(super) enum Occupant {
 impl Occupant {
     /// Looks at `path`. A socket is told dead from alive by connecting to it.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
+        Self::asked(path, SockType::Stream)
+    }
+
+    /// As [`Occupant::of`], without whoever listens there noticing: the kernel connects no sockets of different types, and
+    /// says so only where there is somebody to connect to.
+    pub(crate) fn noticed(path: &Path) -> io::Result<Self> {
+        Self::asked(path, SockType::Datagram)
+    }
+
+    fn asked(path: &Path, kind_of_socket: SockType) -> io::Result<Self> {
         let Some(kind) = found(fs::symlink_metadata(path).map(|status| status.file_type()))? else {
             return Ok(Self::Nobody);
         };
         if kind.is_socket() {
-            return probe(path);
+            return probe(path, kind_of_socket);
         }
         if !kind.is_symlink() {
             return Ok(Self::Foreign(describe(kind)));
         }
         match found(fs::metadata(path))? {
             None => Ok(Self::Dead),
-            Some(target) if target.file_type().is_socket() => probe(path),
+            Some(target) if target.file_type().is_socket() => probe(path, kind_of_socket),
             Some(_) => Ok(Self::Foreign(
                 "a symbolic link to something else than a socket",
             )),
@@ -65,11 +75,11 @@ fn describe(kind: FileType) -> &'static str {
 }
 
 /// Connects without waiting: a listener that is stopped or has a full backlog is alive, too.
-fn probe(path: &Path) -> io::Result<Occupant> {
+fn probe(path: &Path, kind: SockType) -> io::Result<Occupant> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let client = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    let client = socket(AddressFamily::Unix, kind, flags, None)?;
     match connect(client.as_raw_fd(), &UnixAddr::new(path)?) {
-        // EPROTOTYPE: somebody has it open, but for datagrams or packets.
+        // EPROTOTYPE: somebody has it open, but for sockets of another type.
         Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => Ok(Occupant::Alive),
         Err(Errno::ECONNREFUSED) => Ok(Occupant::Dead),
         Err(Errno::ENOENT) => Ok(Occupant::Nobody),

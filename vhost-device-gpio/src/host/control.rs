@@ -13,11 +13,14 @@
 //!
 //! A line is given by number or by name.
 
-use std::fs;
+use std::ffi::CString;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -38,25 +41,53 @@ const PATIENCE: Duration = Duration::from_millis(10);
 /// After a failed accept: descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Most descriptors that all of this takes: the clients' own, and for each of them a watcher's.
+#[cfg_attr(
+    not(feature = "daemon"),
+    allow(dead_code, reason = "the daemon's sandbox")
+)]
+pub const DESCRIPTORS: u64 = 2 * MAX_CLIENTS as u64 + 4;
+
 /// The socket, removed when dropped.
 #[derive(Debug)]
 pub struct Control {
-    path: PathBuf,
+    listener: UnixListener,
+    /// Held open: the process may have another root folder when it ends.
+    folder: File,
+    name: CString,
 }
 
 impl Control {
-    /// Listens at `path` and serves clients on threads of their own.
+    /// Listens at `path`.
     ///
     /// # Errors
     /// From the operating system. A socket that somebody listens on, or anything but a socket, is not replaced.
-    pub fn start(path: &Path, bank: &Arc<Bank>) -> io::Result<Self> {
-        let listener = bind(path)?;
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let name = path.file_name().unwrap_or_default();
+        let name = CString::new(name.as_bytes())?;
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        Ok(Self {
+            listener: bind(path)?,
+            folder: File::open(folder)?,
+            name,
+        })
+    }
+
+    /// Serves clients on threads of their own.
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
+    pub fn begin(&self, bank: &Arc<Bank>) -> io::Result<()> {
+        let listener = self.listener.try_clone()?;
         let bank = Arc::downgrade(bank);
         std::thread::Builder::new()
             .name("sim-control".into())
             .stack_size(STACK)
             .spawn(move || accept(&listener, &bank))?;
-        Ok(Self { path: path.into() })
+        Ok(())
     }
 }
 
@@ -65,8 +96,8 @@ const STACK: usize = 128 * 1024;
 
 impl Drop for Control {
     fn drop(&mut self) {
-        // Somebody may have removed it already.
-        let _ = fs::remove_file(&self.path);
+        // SAFETY: the folder is open, and the name ends with a zero. Somebody may have removed it already.
+        let _ = unsafe { libc::unlinkat(self.folder.as_raw_fd(), self.name.as_ptr(), 0) };
     }
 }
 

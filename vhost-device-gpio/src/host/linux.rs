@@ -23,6 +23,22 @@ use crate::line::{Direction, Edge, Edges, Line};
 /// What the host's tools show as the user of a line.
 const CONSUMER: &str = "vhost-device-gpio";
 
+/// The requests that libgpiod makes of the kernel for this module once the chip is open (linux/gpio.h):
+/// GPIO_GET_CHIPINFO, GPIO_V2_GET_LINEINFO, GPIO_V2_GET_LINE, GPIO_V2_LINE_SET_CONFIG, GPIO_V2_LINE_GET_VALUES and
+/// GPIO_V2_LINE_SET_VALUES.
+#[cfg_attr(
+    not(feature = "daemon"),
+    allow(dead_code, reason = "the daemon's sandbox")
+)]
+pub const IOCTLS: &[u64] = &[
+    0x8044_b401,
+    0xc100_b405,
+    0xc250_b407,
+    0xc110_b40d,
+    0xc010_b40e,
+    0xc010_b40f,
+];
+
 /// Edges read at a time: the kernel keeps 16 for one line.
 const EVENTS: usize = 16;
 

@@ -1,5 +1,6 @@
 //! The real thing: a chip with lines.
 
+#[allow(unsafe_code, reason = "std cannot remove a file from a folder that it has open")]
 mod control;
 #[cfg(feature = "libgpiod")]
 #[allow(
@@ -14,6 +15,9 @@ use std::io;
 use vhost_device_core::{Reactor, Ready, Token};
 
 use crate::line::{Direction, Edge, Edges, Line};
+
+#[cfg_attr(not(feature = "daemon"), allow(unused_imports, reason = "the daemon's sandbox"))]
+pub use control::DESCRIPTORS as CONTROL_DESCRIPTORS;
 
 /// One connection's use of a chip. What it took hold of it lets go when it is dropped.
 ///

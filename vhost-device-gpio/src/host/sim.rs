@@ -21,7 +21,7 @@ const EVENTS: Token = Token(0);
 pub struct Sim {
     bank: Arc<Bank>,
     /// Removes its socket when dropped.
-    _control: Option<Control>,
+    control: Option<Control>,
 }
 
 impl Sim {
@@ -32,13 +32,21 @@ impl Sim {
     pub fn open(spec: &SimSpec) -> io::Result<Self> {
         let bank = Arc::new(Bank::new(spec));
         let control = match &spec.control {
-            Some(path) => Some(Control::start(path, &bank)?),
+            Some(path) => Some(Control::open(path)?),
             None => None,
         };
-        Ok(Self {
-            bank,
-            _control: control,
-        })
+        Ok(Self { bank, control })
+    }
+
+    /// Starts to serve the control socket, if there is one.
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
+    pub fn begin(&self) -> io::Result<()> {
+        match &self.control {
+            Some(control) => control.begin(&self.bank),
+            None => Ok(()),
+        }
     }
 
     /// The lines.

@@ -18,6 +18,19 @@ const SLAVE_FORCE: libc::c_ulong = 0x0706;
 const RDWR: libc::c_ulong = 0x0707;
 const SMBUS: libc::c_ulong = 0x0720;
 
+/// Those that transfers take; the others are for the start.
+#[cfg_attr(
+    not(feature = "daemon"),
+    allow(dead_code, reason = "the daemon's sandbox")
+)]
+pub const OF_TRANSFERS: &[u64] = &[
+    SLAVE as _,
+    TENBIT as _,
+    SLAVE_FORCE as _,
+    RDWR as _,
+    SMBUS as _,
+];
+
 const M_RD: u16 = 0x0001;
 const M_TEN: u16 = 0x0010;
 

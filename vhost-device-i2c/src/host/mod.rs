@@ -16,6 +16,7 @@ use crate::address::Address;
 use crate::config::{self, Config};
 use crate::message::Message;
 
+pub use ioctl::OF_TRANSFERS as IOCTLS_OF_TRANSFERS;
 pub use linux::Linux;
 pub use sim::Sim;
 
