@@ -1,0 +1,7 @@
+//! Writes the manual page, the completions and the option table of vhost-device-scmi into a folder.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vhost_device_manual::run::<vhost_device_scmi::App>()
+}
