@@ -1,15 +1,16 @@
-//! What a daemon tells whoever runs it: its counters (L22), and what its configuration is worth (L23).
+//! What a daemon tells whoever runs it: its counters (L22), what its configuration is worth (L23), that it lives (L24), and
+//! whether it would start (L25).
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::conformance::Outcome;
 use crate::failure::{At, Result};
-use crate::process::run;
+use crate::process::{Launch, TempDir, run};
 use crate::stand::{Stand, launch};
 use crate::subject::Subject;
 use crate::{ensure, fail};
@@ -123,5 +124,111 @@ pub fn configuration(subject: &dyn Subject) -> Result<Outcome> {
             "{rest:?}: {said}"
         );
     }
+    Ok(Outcome::Pass)
+}
+
+/// Signs of life that are waited for.
+const SIGNS: usize = 3;
+/// The time between two of them.
+const SIGN_INTERVAL: Duration = Duration::from_millis(50);
+/// What a manager is told by a daemon that is well.
+const SIGN: &[u8] = b"WATCHDOG=1";
+
+/// L24: a service manager that wants signs of life gets them, also while a frontend is served; one that wants them of
+/// another process gets none.
+pub fn signs_of_life(subject: &dyn Subject) -> Result<Outcome> {
+    let silence = (2 * SIGN_INTERVAL).as_micros().to_string();
+    let (manager, prepared) = managed(launch(subject)?)?;
+    let prepared = prepared.environment("WATCHDOG_USEC", silence.clone());
+    let stand = Stand::start_by(subject, prepared)?;
+    signs(&manager, SIGNS).at("signs of an idle daemon")?;
+    let mut session = stand.session()?;
+    for _ in 0..SIGNS {
+        stand.probe(&mut session)?;
+        signs(&manager, 1).at("signs of a daemon that serves")?;
+    }
+    drop(session);
+    stand.close()?;
+
+    let (manager, other) = managed(launch(subject)?)?;
+    let other = other
+        .environment("WATCHDOG_USEC", silence)
+        .environment("WATCHDOG_PID", "1");
+    let stand = Stand::start_by(subject, other)?;
+    sleep(SIGN_INTERVAL * 4);
+    stand.close()?;
+    manager.set_nonblocking(true)?;
+    let mut message = [0; 64];
+    while let Ok(length) = manager.recv(&mut message) {
+        ensure!(
+            message.get(..length) != Some(SIGN),
+            "a sign of life that nobody asked for"
+        );
+    }
+    Ok(Outcome::Pass)
+}
+
+/// A daemon that tells a service manager, which is us.
+fn managed(launch: Launch) -> Result<(UnixDatagram, Launch)> {
+    let path = launch.dir().join("notify");
+    let manager = UnixDatagram::bind(&path)?;
+    manager.set_read_timeout(Some(TEXT_TIMEOUT))?;
+    Ok((manager, launch.environment("NOTIFY_SOCKET", path)))
+}
+
+/// Waits for so many signs of life, whatever else is told meanwhile.
+fn signs(manager: &UnixDatagram, count: usize) -> Result<()> {
+    let mut seen = 0;
+    let mut message = [0; 64];
+    while seen < count {
+        let length = manager.recv(&mut message).at("wait for a sign of life")?;
+        seen += usize::from(message.get(..length) == Some(SIGN));
+    }
+    Ok(())
+}
+
+/// L25: a check tells what a start would meet, line by line, disturbs nobody and leaves nothing behind.
+pub fn check(subject: &dyn Subject) -> Result<Outcome> {
+    let folder = TempDir::new()?;
+    let names = || -> Result<usize> { Ok(fs::read_dir(folder.path())?.count()) };
+    let before = names()?;
+    let checked = |socket: &str, more: &[&str]| -> Result<(Option<i32>, String)> {
+        let path = folder.path().join(socket).into_os_string();
+        let launch = launch(subject)?.arguments(["--check".into(), "--socket-path".into(), path]);
+        let (status, output, log) = run(launch.arguments(more.iter().copied()))?;
+        ensure!(log.is_empty(), "stderr has {log:?}");
+        Ok((status.code(), output))
+    };
+    let (code, text) = checked("s", &[])?;
+    ensure!(
+        code == Some(0),
+        "{code:?} for a daemon that would start: {text}"
+    );
+    ensure!(
+        text.lines().count() >= 4
+            && text
+                .lines()
+                .all(|line| line.starts_with("ok ") || line.starts_with("note ")),
+        "not one finding a line: {text}"
+    );
+    ensure!(names()? == before, "the check left something behind");
+
+    let live = UnixListener::bind(folder.path().join("live"))?;
+    live.set_nonblocking(true)?;
+    for (socket, more, words) in [
+        ("live", &[][..], "is in use"),
+        ("no/s", &[][..], "there is no folder"),
+        ("s", &["--socket-group", "no-such-group"][..], "no group"),
+    ] {
+        let (code, text) = checked(socket, more)?;
+        ensure!(
+            code == Some(3)
+                && text
+                    .lines()
+                    .any(|line| line.starts_with("missing ") && line.contains(words)),
+            "{socket} {more:?}: {code:?} {text}"
+        );
+    }
+    ensure!(live.accept().is_err(), "the check disturbed who listens");
     Ok(Outcome::Pass)
 }

@@ -95,6 +95,8 @@ macro_rules! for_each_case {
             l21_busy_poll "L21" "busy polling is free when idle" lifecycle_service::busy_poll;
             l22_counters "L22" "counters on a control socket and on SIGUSR1" lifecycle_watch::counters;
             l23_configuration "L23" "options from a file, checked without serving" lifecycle_watch::configuration;
+            l24_signs_of_life "L24" "signs of life, if the service manager asks for them" lifecycle_watch::signs_of_life;
+            l25_check "L25" "--check tells what a start would meet" lifecycle_watch::check;
         }
     };
 }
