@@ -74,7 +74,7 @@ pub fn serving() -> Vec<Call> {
     ]
 }
 
-/// What any process does that ends, is interrupted, or asks for the time or a random number. Nothing of it reaches beyond the
+/// What any process does that ends, is interrupted, or asks for the time, a random number or its name. Nothing of it reaches beyond the
 /// process.
 pub fn flow() -> Vec<Call> {
     vec![
@@ -86,6 +86,8 @@ pub fn flow() -> Vec<Call> {
         Sysno::restart_syscall.into(),
         // no system call where the kernel's shared page has a clock
         Sysno::clock_gettime.into(),
+        // which thread a message is about
+        Sysno::gettid.into(),
         // seeds of hash tables, one for each thread
         Sysno::getrandom.into(),
     ]
@@ -96,15 +98,19 @@ pub fn flow() -> Vec<Call> {
 /// What can only be filtered by what a pointer points to (clone3) becomes what can be filtered by arguments (clone).
 pub const DECLINED: &[Sysno] = &[
     Sysno::clone3,
-    Sysno::getcwd,
     Sysno::getsockopt,
-    Sysno::gettid,
     Sysno::madvise,
     Sysno::mremap,
     Sysno::openat,
     Sysno::sched_getaffinity,
     Sysno::set_robust_list,
     Sysno::sigaltstack,
+    // the backtrace of a panic, which is shorter then
+    Sysno::getcwd,
+    #[cfg(target_arch = "x86_64")]
+    Sysno::readlink,
+    #[cfg(not(target_arch = "x86_64"))]
+    Sysno::readlinkat,
 ];
 
 /// The calls of the `vm-memory` crate's Xen mappings, on a descriptor that the frontend sends.

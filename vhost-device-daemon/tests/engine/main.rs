@@ -7,6 +7,7 @@
 )]
 
 mod badly_behaved;
+mod confined;
 mod disk;
 mod echo;
 mod stream;

@@ -1,11 +1,12 @@
 //! The catalogue of what every device must survive: misbehaviour of the frontend (C), of the driver (Q) and of the host (F),
-//! and the life of the process (L). One function plays one row, each against a daemon of its own.
+//! the life of the process (L), and what it has given up (S). One function plays one row, each against a daemon of its own.
 //!
 //! After every row the daemon is alive, has leaked nothing and answers a correct request: on the same connection where the
 //! misbehaviour concerns one request or ring only, else on the next one.
 
 use crate::conformance::Case;
 
+mod confinement;
 mod control_config;
 mod control_connection;
 mod control_descriptors;
@@ -97,6 +98,8 @@ macro_rules! for_each_case {
             l23_configuration "L23" "options from a file, checked without serving" lifecycle_watch::configuration;
             l24_signs_of_life "L24" "signs of life, if the service manager asks for them" lifecycle_watch::signs_of_life;
             l25_check "L25" "--check tells what a start would meet" lifecycle_watch::check;
+            s01_confined "S1" "no privileges, no calls but the table's, no core" confinement::confined;
+            s02_levels_of_confinement "S2" "every level of --sandbox and --seccomp serves" confinement::levels;
         }
     };
 }
