@@ -6,6 +6,7 @@
 mod gpio;
 mod i2c;
 mod rng;
+mod scmi;
 pub mod stream_program;
 mod table;
 mod vsock;
@@ -38,6 +39,7 @@ enum Subject {
     Gpio,
     I2c,
     Rng,
+    Scmi,
     Vsock,
 }
 
@@ -51,6 +53,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Subject::Gpio => gpio::run(&bench),
         Subject::I2c => i2c::run(&bench),
         Subject::Rng => rng::run(&bench),
+        Subject::Scmi => scmi::run(&bench),
         Subject::Vsock => vsock::run(&bench),
     }
     .map_err(anyhow::Error::msg)?;
