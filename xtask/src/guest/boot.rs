@@ -1,10 +1,11 @@
 //! The command lines of the two machines a guest can run on.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::Machine;
 use super::devices::Device;
@@ -58,8 +59,7 @@ impl Boot<'_> {
 
     /// User Mode Linux. Devices with children below them come in the devicetree, all others in `virtio_uml.device`.
     fn uml(&self) -> Result<Command> {
-        let tree = self.folder.join("guest.dtb");
-        fs::write(&tree, devicetree::flatten(&self.tree()))?;
+        let tree = self.write_dtb(&devicetree::flatten(&self.tree()))?;
         let mut command = tethered(self.kernel);
         command
             .arg(format!("mem={MEMORY}M"))
@@ -81,6 +81,37 @@ impl Boot<'_> {
         Ok(command)
     }
 
+    fn write_dtb(&self, bytes: &[u8]) -> Result<PathBuf> {
+        let path = self.folder.join("guest.dtb");
+        fs::write(&path, bytes)?;
+        Ok(path)
+    }
+
+    /// Puts a devicetree where the kernel finds it in an emulated machine. QEMU 11.1 loads it behind the kernel's protected-mode
+    /// part, but tells the kernel an address as if the real-mode part were in front of that. What is expected at that address
+    /// is put there, too: a piece of setup data (Linux, Documentation/arch/x86/boot.rst) with the tree once more.
+    fn write_setup_data(&self, root: &Node) -> Result<PathBuf> {
+        const SETUP_SECTORS: u64 = 0x1f1;
+        const SETUP_DTB: u32 = 2;
+        let mut sectors = [0];
+        File::open(self.kernel)?.read_exact_at(&mut sectors, SETUP_SECTORS)?;
+        let real_mode_part = (usize::from(sectors[0]) + 1) * 512;
+
+        let tree = devicetree::flatten(root);
+        let mut header = vec![0; 8]; // the end of the list
+        header.extend(SETUP_DTB.to_le_bytes());
+        header.extend((tree.len() as u32).to_le_bytes());
+        let mut data = tree.clone();
+        ensure!(
+            data.len() + header.len() <= real_mode_part,
+            "the devicetree is too long for the kernel of this machine"
+        );
+        data.resize(real_mode_part - header.len(), 0);
+        data.extend(header);
+        data.extend(tree);
+        self.write_dtb(&data)
+    }
+
     /// The devicetree of User Mode Linux.
     fn tree(&self) -> Node {
         let mut root = devicetree::root();
@@ -95,6 +126,19 @@ impl Boot<'_> {
             root = root.children((nodes.others)());
         }
         root
+    }
+
+    /// The devicetree of an emulated machine, which has its devices from elsewhere: only what needs no device's node.
+    fn emulated_tree(&self) -> Option<Node> {
+        let nodes = self
+            .devices
+            .iter()
+            .filter_map(|(device, _)| device.nodes.as_ref());
+        let others: Vec<_> = nodes
+            .filter(|nodes| nodes.device.is_none())
+            .flat_map(|nodes| (nodes.others)())
+            .collect();
+        (!others.is_empty()).then(|| devicetree::root().children(others))
     }
 
     /// QEMU with an emulated processor: where /dev/kvm exists it does not always work.
@@ -132,6 +176,9 @@ impl Boot<'_> {
                 "-serial",
                 "chardev:script",
             ]);
+        if let Some(root) = self.emulated_tree() {
+            command.arg("-dtb").arg(self.write_setup_data(&root)?);
+        }
         for (number, (device, socket)) in self.devices.iter().enumerate() {
             command
                 .arg("-chardev")

@@ -107,6 +107,34 @@ pub const DEVICES: &[Device] = &[
         smoke: include_str!("../../guest/smoke/vsock.sh"),
         tour: tours::vsock::TOUR,
     },
+    Device {
+        name: "scmi",
+        virtio_id: 32,
+        qemu: "vhost-user-test-device-pci,virtio-id=32,num_vqs=2,vq_size=256,config_size=0",
+        since: Since::Newest,
+        nodes: Some(trees::scmi::NODES),
+        // numbers of domains are their places here; the devicetree and the script know them
+        arguments: "-d sim,name=cpu,type=temperature,value=45.678 -d sim,name=vdd,type=voltage,value=1.05 \
+                    -d sim,name=load,type=current,value=0.25 -d sim,name=drain,type=power,value=2.5 \
+                    -d sim,name=a-sensor-with-a-long-name,type=temperature,value=-7.5 \
+                    -d sim,name=accel,type=acceleration,value=0.5+-0.25+9.81,intervals=100+20+10 \
+                    -d sim,name=heat,type=temperature,value=ramp:20:40:0.4,scale=-3,intervals=50+10 \
+                    -d sim,name=late,type=temperature,value=33,delay=30 \
+                    -d clock,name=osc,rates=24000000,state=on \
+                    -d clock,name=uart,rates=1843200+24000000+48000000,parents=osc \
+                    -d clock,name=pll,rates=100000000:400000000:25000000,state=on \
+                    -d clock,name=slow,rates=1000+2000,delay=20,allow=rate \
+                    -d power,name=gpu -d power,name=isp,state=on,delay=20 \
+                    -d perf,name=cluster0,levels=500000:100:10+1000000:250:10+1500000:500:20,sustained=1000000 \
+                    -d reset,name=usb -d reset,name=a-reset-with-a-long-name \
+                    -d voltage,name=vcc-sd,levels=1800000+3300000,state=on \
+                    -d voltage,name=vcore,levels=800000:1200000:25000 \
+                    --system-power accept",
+        tools: &[],
+        programs: None,
+        smoke: include_str!("../../guest/smoke/scmi.sh"),
+        tour: tours::scmi::TOUR,
+    },
 ];
 
 const fn tool(package: &'static str, program: &'static str) -> Tool {

@@ -3,6 +3,7 @@
 pub mod gpio;
 pub mod i2c;
 pub mod rng;
+pub mod scmi;
 pub mod vsock;
 
 use std::ffi::OsString;
