@@ -176,7 +176,7 @@ level() {
 }
 
 levels=no
-if test -d /sys/bus/platform/devices/key-high && test -d $drivers; then
+if test -d /sys/bus/platform/devices/key-high; then
     level key-high 30 1
     level key-low 48 0
     levels=yes
