@@ -148,6 +148,8 @@ pub struct Connection {
     pub starved: bool,
     /// The host's socket was full: an event tells when it is not.
     pub full: bool,
+    /// Room to write in the socket is an event.
+    pub watched_for_room: bool,
     /// The packet that begins the connection, REQUEST or RESPONSE, is to be sent.
     pub opening_due: bool,
     /// The guest asked for a credit update.
@@ -173,6 +175,7 @@ impl Connection {
             hung_up: false,
             starved: false,
             full: false,
+            watched_for_room: false,
             opening_due: false,
             update_due: false,
             greeted: false,

@@ -26,6 +26,16 @@ pub(super) fn outcome(error: &io::Error) -> Outcome {
     }
 }
 
+/// What came of the attempt to read a message.
+enum Fetched {
+    /// There is one to be sent.
+    Message,
+    /// None; the connection may have ended.
+    Nothing,
+    /// There is one for which the guest has no room.
+    NoRoom,
+}
+
 fn end(header: &Header) -> End {
     let flags = header.flags.get();
     match (flags & SEQ_EOM != 0, flags & SEQ_EOR != 0) {
@@ -135,8 +145,9 @@ impl VsockWorker {
         };
         if !connection.has_outgoing() {
             match self.fetch(slot) {
-                Ok(true) => {}
-                Ok(false) => return self.fetched_nothing(slot, queue),
+                Ok(Fetched::Message) => {}
+                Ok(Fetched::Nothing) => return Turn::More,
+                Ok(Fetched::NoRoom) => return self.starve(slot, queue),
                 Err(error) => return self.read_failed(slot, &error, queue),
             }
         }
@@ -146,36 +157,27 @@ impl VsockWorker {
         }
     }
 
-    /// Nothing was read: the connection has ended, or the message has to wait for the guest's room.
-    fn fetched_nothing(&mut self, slot: Slot, queue: &mut Queue<'_>) -> Turn {
-        match self.table.get_mut(slot) {
-            Some(connection) if connection.wants_to_read() => self.starve(slot, queue),
-            Some(_) => Turn::More,
-            None => Turn::Idle,
-        }
-    }
-
-    /// Reads a message, if the guest has room for it. True if there is one to be sent.
-    fn fetch(&mut self, slot: Slot) -> io::Result<bool> {
+    /// Reads a message, if the guest has room for it.
+    fn fetch(&mut self, slot: Slot) -> io::Result<Fetched> {
         let Some(connection) = self.table.get_mut(slot) else {
-            return Ok(false);
+            return Ok(Fetched::Nothing);
         };
         let Peer::Host(socket) = &connection.peer else {
-            return Ok(false);
+            return Ok(Fetched::Nothing);
         };
         let size = socket.peek(&mut [], true)?;
         if size == 0 {
             self.end_or_empty(slot)?;
-            return Ok(false);
+            return Ok(Fetched::Nothing);
         }
         let window = connection.credit.peer_window();
         if size > MAX_MESSAGE || size > window as usize {
             log_violation("a message of a host program is larger than what the guest takes");
             self.reset(slot);
-            return Ok(false);
+            return Ok(Fetched::Nothing);
         }
         if size > connection.credit.available() as usize || self.buffered + size > MAX_BUFFERED {
-            return Ok(false);
+            return Ok(Fetched::NoRoom);
         }
         connection.starved = false;
         let mut bytes = vec![0; size];
@@ -189,7 +191,7 @@ impl VsockWorker {
                 end_of_record: received.end_of_record,
             });
         }
-        Ok(true)
+        Ok(Fetched::Message)
     }
 
     /// No bytes: the end, or a message without any, which nobody could tell from it and which is dropped.

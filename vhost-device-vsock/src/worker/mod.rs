@@ -66,7 +66,7 @@ enum Chore {
     /// Watch a connection's socket.
     Watch(Slot),
     /// Watch for room to write in it, or not any more.
-    Interest(Slot, Interest),
+    Interest(Slot),
     /// Forget a socket.
     Close(Slot, Socket),
 }
@@ -164,6 +164,10 @@ impl VsockWorker {
             self.receive(io);
         }
         self.do_chores(io);
+        if !self.replies.is_empty() || !self.chores.is_empty() {
+            self.receive(io);
+            self.do_chores(io);
+        }
         self.send_event(io);
         self.deadlines.arm(self.timer.as_mut());
     }
@@ -258,20 +262,34 @@ impl VsockWorker {
     }
 
     fn do_chores(&mut self, io: &mut Io<'_>) {
-        while let Some(chore) = self.chores.pop() {
+        let mut chores = std::mem::take(&mut self.chores);
+        for chore in chores.drain(..) {
             match chore {
                 Chore::Watch(slot) => self.watch(slot, io),
-                Chore::Interest(slot, interest) => {
-                    if self.table.get_mut(slot).is_some() {
-                        io.interest(Token(slot.bits()), interest);
-                    }
-                }
+                Chore::Interest(slot) => self.change_interest(slot, io),
                 Chore::Close(slot, socket) => {
                     io.reactor().unwatch(Token(slot.bits()));
                     drop(socket);
                 }
             }
         }
+        // A connection that could not be watched leaves its socket.
+        chores.append(&mut self.chores);
+        self.chores = chores;
+    }
+
+    /// Watches for room to write while a socket is full. That is said each time it is found full: so no edge is missed.
+    fn change_interest(&mut self, slot: Slot, io: &mut Io<'_>) {
+        let Some(connection) = self.table.get_mut(slot) else {
+            return;
+        };
+        let watched = std::mem::replace(&mut connection.watched_for_room, connection.full);
+        let interest = match connection.full {
+            true => Interest::BOTH,
+            false if watched => Interest::READABLE,
+            false => return,
+        };
+        io.interest(Token(slot.bits()), interest);
     }
 
     fn watch(&mut self, slot: Slot, io: &mut Io<'_>) {
@@ -283,6 +301,7 @@ impl VsockWorker {
             true => Interest::BOTH,
             false => Interest::READABLE,
         };
+        connection.watched_for_room = connection.full;
         let Some(socket) = connection.socket() else {
             return;
         };

@@ -58,8 +58,7 @@ impl VsockWorker {
         match connection.socket().map(|socket| socket.connected()) {
             Some(Ok(())) => {
                 connection.full = false;
-                self.chores
-                    .push(Chore::Interest(slot, vhost_device_core::Interest::READABLE));
+                self.chores.push(Chore::Interest(slot));
                 self.connected(slot);
             }
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}

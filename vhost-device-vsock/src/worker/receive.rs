@@ -47,9 +47,11 @@ impl VsockWorker {
     pub(super) fn receive(&mut self, io: &mut Io<'_>) {
         let mut queue = io.queue(RX);
         self.check_origin(RX, queue.origin());
-        if self.send_replies(&mut queue) && self.send_arrivals(&mut queue) {
-            self.take_turns(&mut queue);
-        }
+        // Each of them may leave replies.
+        let _ = self.send_replies(&mut queue)
+            && self.send_arrivals(&mut queue)
+            && self.send_replies(&mut queue)
+            && self.take_turns(&mut queue);
         self.scatter.put_back(&mut queue);
     }
 
@@ -68,14 +70,14 @@ impl VsockWorker {
         true
     }
 
-    /// Lets the connections have their turns.
-    fn take_turns(&mut self, queue: &mut Queue<'_>) {
+    /// Lets the connections have their turns. False if there are no more buffers.
+    fn take_turns(&mut self, queue: &mut Queue<'_>) -> bool {
         while let Some(slot) = self.runs.pop_front() {
             match self.turn(slot, queue) {
                 Turn::More => self.runs.push_back(slot),
                 Turn::NoBuffer => {
                     self.runs.push_front(slot);
-                    return;
+                    return false;
                 }
                 Turn::Idle => {
                     if let Some(connection) = self.table.get_mut(slot) {
@@ -85,9 +87,10 @@ impl VsockWorker {
             }
             // A connection that ended in its turn leaves a packet.
             if !self.send_replies(queue) {
-                return;
+                return false;
             }
         }
+        true
     }
 
     fn turn(&mut self, slot: Slot, queue: &mut Queue<'_>) -> Turn {

@@ -1,6 +1,6 @@
 //! The transmit queue: packets from the guest, and their data to the host.
 
-use vhost_device_core::{Interest, Io, Queue, Segments, Ticket};
+use vhost_device_core::{Io, Queue, Segments, Ticket};
 
 use super::gather::{Item, Outcome, outcome};
 use super::{Chore, MAX_BUFFERED, MAX_REPLIES, TX, VsockWorker};
@@ -194,7 +194,7 @@ impl VsockWorker {
         if let Some(connection) = self.table.get_mut(slot)
             && !std::mem::replace(&mut connection.full, true)
         {
-            self.chores.push(Chore::Interest(slot, Interest::BOTH));
+            self.chores.push(Chore::Interest(slot));
         }
     }
 
@@ -223,7 +223,7 @@ impl VsockWorker {
         if let Some(connection) = self.table.get_mut(slot)
             && std::mem::take(&mut connection.full)
         {
-            self.chores.push(Chore::Interest(slot, Interest::READABLE));
+            self.chores.push(Chore::Interest(slot));
         }
         self.end_sending(slot);
     }
@@ -243,7 +243,7 @@ impl VsockWorker {
         }
         self.buffered = self.buffered.saturating_sub(before - connection.buffered());
         if std::mem::take(&mut connection.full) {
-            self.chores.push(Chore::Interest(slot, Interest::READABLE));
+            self.chores.push(Chore::Interest(slot));
         }
         self.end_sending(slot);
         self.enqueue(slot);
