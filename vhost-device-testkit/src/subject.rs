@@ -115,6 +115,11 @@ pub trait Subject: Sync {
         2
     }
 
+    /// Whether a daemon with `--socket-count 2` has two devices made from the same options.
+    fn has_twins(&self) -> bool {
+        true
+    }
+
     /// Whether the daemon also leaves its socket path with an appended `0`.
     fn has_index_alias(&self) -> bool {
         false

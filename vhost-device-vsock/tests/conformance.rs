@@ -11,12 +11,13 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use vhost_device_testkit::ensure;
+use vhost_device_testkit::conformance::check;
 use vhost_device_testkit::failure::Result;
 use vhost_device_testkit::framing::Answer;
 use vhost_device_testkit::process::Daemon;
 use vhost_device_testkit::session::Request;
 use vhost_device_testkit::subject::Subject;
+use vhost_device_testkit::{conformance, ensure};
 
 #[path = "support/mod.rs"]
 mod support;
@@ -114,12 +115,17 @@ impl Subject for FromGuest {
         ]
     }
 
-    /// A packet among the receive buffers.
+    /// A receive buffer among the packets.
     fn wrong_queue(&self) -> Option<Request> {
         Some(Request {
-            queue: RX,
-            ..self.probe()
+            queue: TX,
+            ..TO_GUEST.buffer()
         })
+    }
+
+    /// Each guest has a context id and sockets of its own.
+    fn has_twins(&self) -> bool {
+        false
     }
 }
 
@@ -136,9 +142,20 @@ static TO_GUEST: ToGuest = ToGuest {
     programs: Mutex::new(VecDeque::new()),
 };
 
+impl ToGuest {
+    /// A receive buffer, not much longer than a header, so that one lies across whatever the bytes are cut by.
+    fn buffer(&self) -> Request {
+        Request {
+            queue: RX,
+            readable: Vec::new(),
+            writable: 60,
+        }
+    }
+}
+
 impl Subject for &ToGuest {
     fn name(&self) -> &'static str {
-        "vsock-receive"
+        "vsock"
     }
 
     fn binary(&self) -> PathBuf {
@@ -158,11 +175,7 @@ impl Subject for &ToGuest {
     }
 
     fn probe(&self) -> Request {
-        Request {
-            queue: RX,
-            readable: Vec::new(),
-            writable: 1000,
-        }
+        self.buffer()
     }
 
     fn long_probe(&self) -> Option<Request> {
@@ -207,16 +220,52 @@ impl Subject for &ToGuest {
     }
 }
 
-mod from_guest {
-    use super::*;
-    use vhost_device_testkit::conformance;
+conformance!(FromGuest);
 
-    conformance!(FromGuest);
+/// The rows of the catalogue that are about a queue whose buffers the device fills, and about what becomes of them.
+macro_rules! rows {
+    ($($name:ident $id:literal;)+) => {
+        mod to_guest {
+            use super::*;
+            $(
+                #[test]
+                fn $name() {
+                    let case = vhost_device_testkit::faults::case($id);
+                    check(&&TO_GUEST, case, env!("CARGO_TARGET_TMPDIR"));
+                }
+            )+
+        }
+    };
 }
 
-mod to_guest {
-    use super::*;
-    use vhost_device_testkit::conformance;
-
-    conformance!(&TO_GUEST);
+rows! {
+    c08_wrong_kind_of_descriptor "C8";
+    c12_replaced_descriptors "C12";
+    c13_ring_base "C13";
+    c15_replaced_table "C15";
+    c16_region_by_region "C16";
+    c18_reset_under_load "C18";
+    c20_dies_anywhere "C20";
+    c21_truncated_memory "C21";
+    q01_lost_index "Q1";
+    q02_lost_link "Q2";
+    q03_broken_table "Q3";
+    q04_impossible_buffer "Q4";
+    q05_wrong_direction "Q5";
+    q06_any_framing "Q6";
+    q07_same_head_twice "Q7";
+    q08_shifting_ground "Q8";
+    q10_kicks_without_work "Q10";
+    q13_neglected_buffers "Q13";
+    q14_ring_sizes "Q14";
+    f1_frontend_killed_or_stopped "F1";
+    f2_daemon_stopped "F2";
+    l14_idle "L14";
+    l15_reconnects "L15";
+    l16_dirty_log "L16";
+    l17_feature_subsets "L17";
+    l18_one_interrupt_per_batch "L18";
+    l19_in_order "L19";
+    l20_killed_in_mid_request "L20";
+    l21_busy_poll "L21";
 }

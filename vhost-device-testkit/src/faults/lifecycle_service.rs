@@ -175,7 +175,6 @@ fn spread_request(stand: &Stand<'_>, session: &mut Session) -> Result<Written> {
         indirect: false,
     }
     .place(&session.memory, &request.readable, request.writable);
-    let mut pages = Vec::new();
     let mut untouched = Vec::new();
     for buffer in placed
         .chain
@@ -184,7 +183,6 @@ fn spread_request(stand: &Stand<'_>, session: &mut Session) -> Result<Written> {
     {
         let room = session.memory.take_from(1, 4 * PAGE, PAGE);
         buffer.address = room + PAGE - u64::from(buffer.len) / 2;
-        pages.extend(pages_of(buffer));
         untouched.push(room / PAGE + 3);
     }
     let first = session.rings[request.queue].next_used();
@@ -199,6 +197,7 @@ fn spread_request(stand: &Stand<'_>, session: &mut Session) -> Result<Written> {
         used.len,
         request.writable
     );
+    let mut pages = pages_of(&placed.chain, used.len);
     let parts = session.rings[request.queue].parts();
     let entry = parts.used + 4 + 8 * u64::from(first % parts.size);
     pages.extend([parts.used / PAGE, entry / PAGE]);
@@ -206,9 +205,19 @@ fn spread_request(stand: &Stand<'_>, session: &mut Session) -> Result<Written> {
     Ok(Written { pages, untouched })
 }
 
-fn pages_of(buffer: &Descriptor) -> impl Iterator<Item = u64> + use<> {
-    let last = buffer.address + u64::from(buffer.len.max(1)) - 1;
-    buffer.address / PAGE..=last / PAGE
+/// The pages with the first `written` writable bytes of a chain: a device that fills receive buffers may need less.
+fn pages_of(chain: &[Descriptor], written: u32) -> Vec<u64> {
+    let mut left = written;
+    let mut pages = Vec::new();
+    for buffer in chain.iter().filter(|buffer| buffer.flags & WRITE != 0) {
+        let len = buffer.len.min(left);
+        if len > 0 {
+            let last = buffer.address + u64::from(len) - 1;
+            pages.extend(buffer.address / PAGE..=last / PAGE);
+        }
+        left -= len;
+    }
+    pages
 }
 
 /// L17: every feature on and off; what is not agreed on is not needed.

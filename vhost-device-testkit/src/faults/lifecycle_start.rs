@@ -171,6 +171,9 @@ pub fn socket_activation(subject: &dyn Subject) -> Result<Outcome> {
 
 /// L5: several sockets.
 pub fn several_sockets(subject: &dyn Subject) -> Result<Outcome> {
+    if !subject.has_twins() {
+        return Ok(Outcome::NotApplicable("no two devices are alike"));
+    }
     let launch = launch(subject)?;
     let base = launch.dir().join("many");
     let mut daemon = launch

@@ -1,6 +1,6 @@
 # Guest 4 sends back what comes to port 2000, until port 2001 lets it go.
 set -eu
-socat VSOCK-LISTEN:2000,fork EXEC:cat &
+socat VSOCK-LISTEN:2000,backlog=100,fork EXEC:cat &
 answers=$!
 cat >/tmp/farewell <<'END'
 read -r word

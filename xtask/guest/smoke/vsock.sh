@@ -39,7 +39,7 @@ if ask 1002 </tmp/much >/tmp/nothing 2>/tmp/error; then :; fi
 equal "$(wc -c </tmp/nothing)" 0
 
 # the host asks
-socat VSOCK-LISTEN:2000,fork EXEC:cat &
+socat VSOCK-LISTEN:2000,backlog=100,fork EXEC:cat &
 listener=$!
 while ! echo | socat - VSOCK-CONNECT:1:2000 >/dev/null 2>&1; do sleep 0.1; done
 inspect 'streams 2000'
