@@ -61,7 +61,7 @@ fn iio_channels_are_converted_exactly() {
             ("in_voltage0_raw", "4095"),
             ("in_voltage_scale", "0.8056640625"),
             ("in_voltage1-voltage2_raw", "-7"),
-            ("in_voltage1-voltage2_scale", "1.5"),
+            ("in_voltage-voltage_scale", "1.5"),
             ("in_pressure_input", "101.325"),
             ("in_illuminance0_raw", "5"),
         ],

@@ -178,14 +178,15 @@ fn open_axis(folder: &Path, channel: &str, full: &str) -> Result<(Axis, i8), Ope
 
 /// Where a scale or an offset can be: with the axis, with the channel, or with all channels of its kind.
 fn places(folder: &Path, channel: &str, full: &str, what: &str) -> Vec<PathBuf> {
-    let shared = channel.trim_end_matches(|end: char| end.is_ascii_digit());
+    // in_voltage1-voltage2 shares with others like it what begins with in_voltage-voltage
+    let shared = channel.replace(|part: char| part.is_ascii_digit(), "");
     let kind = channel
         .split(|part: char| part.is_ascii_digit())
         .next()
         .unwrap_or(channel);
     // the channel may be a single axis
     let whole = channel.rsplit_once('_').map_or(channel, |(whole, _)| whole);
-    [full, channel, shared, kind, whole]
+    [full, channel, &shared, kind, whole]
         .iter()
         .map(|name| folder.join(format!("{name}_{what}")))
         .collect()

@@ -57,34 +57,20 @@ impl Boot<'_> {
         self.folder.join("machine.log")
     }
 
-    /// User Mode Linux. Devices with children below them come in the devicetree, all others in `virtio_uml.device`.
+    /// User Mode Linux.
     fn uml(&self) -> Result<Command> {
-        let tree = self.write_dtb(&devicetree::flatten(&self.tree()))?;
         let mut command = tethered(self.kernel);
         command
             .arg(format!("mem={MEMORY}M"))
-            .arg(format!("dtb={}", tree.display()))
+            .args(uml_devices(self.devices, self.folder)?)
             .arg(format!("initrd={}", self.initramfs.display()))
             // line 0 carries the kernel's messages, line 1 the script; all others are off
             .args(["con=null", "con0=null,fd:2", "con1=fd:0,fd:1", "ssl=null"])
             .args([KERNEL_OPTIONS, "noreboot"])
             .arg(format!("uml_dir={}", self.folder.display()))
             .arg("umid=guest");
-        for (device, socket) in self.devices.iter().filter(|(device, _)| !device.has_node()) {
-            command.arg(format!(
-                "virtio_uml.device={}:{}",
-                socket.display(),
-                device.virtio_id
-            ));
-        }
         command.stderr(Stdio::from(File::create(self.kernel_log())?));
         Ok(command)
-    }
-
-    fn write_dtb(&self, bytes: &[u8]) -> Result<PathBuf> {
-        let path = self.folder.join("guest.dtb");
-        fs::write(&path, bytes)?;
-        Ok(path)
     }
 
     /// Puts a devicetree where the kernel finds it in an emulated machine. QEMU 11.1 loads it behind the kernel's protected-mode
@@ -109,23 +95,7 @@ impl Boot<'_> {
         data.resize(real_mode_part - header.len(), 0);
         data.extend(header);
         data.extend(tree);
-        self.write_dtb(&data)
-    }
-
-    /// The devicetree of User Mode Linux.
-    fn tree(&self) -> Node {
-        let mut root = devicetree::root();
-        for (device, socket) in self.devices {
-            let Some(nodes) = &device.nodes else {
-                continue;
-            };
-            if let Some(complete) = nodes.device {
-                let node = devicetree::virtio_uml(device.name, socket, device.virtio_id);
-                root = root.child(complete(node));
-            }
-            root = root.children((nodes.others)());
-        }
-        root
+        write_dtb(self.folder, &data)
     }
 
     /// The devicetree of an emulated machine, which has its devices from elsewhere: only what needs no device's node.
@@ -190,6 +160,38 @@ impl Boot<'_> {
         command.stderr(Stdio::from(File::create(self.machine_log())?));
         Ok(command)
     }
+}
+
+/// Devices and the sockets of their daemons, as options of User Mode Linux: those with children below them come in the devicetree,
+/// which is written to `folder`, and all others in `virtio_uml.device`.
+pub fn uml_devices(devices: &[(&Device, PathBuf)], folder: &Path) -> Result<Vec<String>> {
+    let mut root = devicetree::root();
+    let mut options = Vec::new();
+    for (device, socket) in devices {
+        match device.nodes.as_ref().and_then(|nodes| nodes.device) {
+            Some(complete) => {
+                let node = devicetree::virtio_uml(device.name, socket, device.virtio_id);
+                root = root.child(complete(node));
+            }
+            None => options.push(format!(
+                "virtio_uml.device={}:{}",
+                socket.display(),
+                device.virtio_id
+            )),
+        }
+        if let Some(nodes) = &device.nodes {
+            root = root.children((nodes.others)());
+        }
+    }
+    let tree = write_dtb(folder, &devicetree::flatten(&root))?;
+    options.push(format!("dtb={}", tree.display()));
+    Ok(options)
+}
+
+fn write_dtb(folder: &Path, bytes: &[u8]) -> Result<PathBuf> {
+    let path = folder.join("guest.dtb");
+    fs::write(&path, bytes)?;
+    Ok(path)
 }
 
 /// The guest's name of the terminal that carries the script's output.

@@ -159,13 +159,6 @@ impl Device {
         DEVICES.iter().find(|device| device.name == name)
     }
 
-    /// Whether it has a node of its own in the devicetree of User Mode Linux.
-    pub fn has_node(&self) -> bool {
-        self.nodes
-            .as_ref()
-            .is_some_and(|nodes| nodes.device.is_some())
-    }
-
     /// Whether `machine` can have it.
     pub fn fits(&self, machine: Machine) -> bool {
         machine != Machine::Qemu(Version::Own) || self.since != Since::Newest

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::daemon::Daemon;
-use super::{Attach, Machine, prepare};
+use super::{Attach, Machine, boot, prepare};
 use crate::process::{bounded, tail};
 use crate::temp::Folder;
 use crate::workspace::{Profile, Workspace};
@@ -40,17 +40,17 @@ pub fn run(
     fs::write(&init, INIT)?;
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
     let kernel_log = folder.path().join("kernel.log");
-    let sockets = devices.iter().zip(&daemons).map(|(attach, daemon)| {
-        let id = attach.device.virtio_id;
-        format!("virtio_uml.device={}:{id}", daemon.socket().display())
-    });
+    let sockets = devices.iter().zip(&daemons);
+    let sockets: Vec<_> = sockets
+        .map(|(attach, daemon)| (attach.device, daemon.socket().to_owned()))
+        .collect();
     let output = bounded(kernel, limit)
         .arg(format!("mem={MEMORY}M"))
         .args(["root=none", "rootfstype=hostfs", "rootflags=/", "ro"])
         .arg(format!("init={}", init.display()))
         .arg(format!("PROGRAM={}", program.display()))
         .arg(format!("MODULES={}", modules.display()))
-        .args(sockets)
+        .args(boot::uml_devices(&sockets, folder.path())?)
         .args(["con=null", "con0=null,fd:2", "con1=fd:0,fd:1", "ssl=null"])
         .args(["panic=-1", "noreboot"])
         .arg(format!("uml_dir={}", folder.path().display()))

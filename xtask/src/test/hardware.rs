@@ -44,6 +44,12 @@ const SUITES: &[Suite] = &[
         // the kernel's i2c-stub knows no whole transfers; the adapter of a guest does
         attached: &["i2c"],
     },
+    Suite {
+        device: "scmi",
+        tools: &[Package::program("busybox-static", "busybox")],
+        // the kernel's iio_dummy has no axes, and nothing there monitors hardware; a guest's SCMI platform does both
+        attached: &["scmi"],
+    },
     // the kernel's own loopback of AF_VSOCK is the host side
     Suite {
         device: "vsock",
