@@ -11,9 +11,11 @@ use vhost_device_daemon::{Profile, StartError};
 use crate::config::{Config, Entry, SystemPower};
 use crate::device::Scmi;
 use crate::host::OpenError;
-use crate::options::HELP;
 use crate::sandbox;
 use crate::wire::protocol;
+
+/// What `--help-devices` prints.
+const DEVICES: &str = include_str!("devices.txt");
 
 /// The options of vhost-device-scmi.
 #[derive(clap::Args, Clone, Debug)]
@@ -129,7 +131,7 @@ fn explain(error: OpenError) -> StartError {
 pub fn main() -> ExitCode {
     if std::env::args_os().any(|argument| argument == "--help-devices") {
         // Whoever does not read it does not want it.
-        let _ = io::stdout().write_all(HELP.as_bytes());
+        let _ = io::stdout().write_all(DEVICES.as_bytes());
         return ExitCode::SUCCESS;
     }
     vhost_device_daemon::run::<App>()

@@ -37,6 +37,7 @@ mod protocol;
 mod quantity;
 #[cfg(feature = "daemon")]
 mod sandbox;
+mod scan;
 mod schedule;
 mod wave;
 mod wire;

@@ -4,7 +4,7 @@
 //! ENTRY   = ( KIND | "kind=" KIND ) { "," KEY "=" VALUE }        LIST = VALUE { "+" VALUE }
 //! ```
 //!
-//! [`HELP`] lists the kinds and their keys.
+//! `devices.txt`, which `--help-devices` prints, lists the kinds and their keys.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -29,59 +29,6 @@ const MAX_DELAY_MS: u64 = 60_000;
 const TRIPS: u8 = 2;
 /// Update intervals of a sensor unless it is said, in milliseconds.
 const INTERVALS: [u32; 3] = [1000, 100, 10];
-
-/// What `--help-devices` prints.
-pub const HELP: &str = "\
-Sensors and domains are given as -d KIND,KEY=VALUE,... and numbered in this order, each kind by itself.
-Lists have a plus sign between their entries. In a file for --config each is a table:
-
-  [[device]]
-  kind = \"clock\"
-  name = \"uart\"
-  rates = [1843200, 24000000]
-
-Sensors:
-
-  sim      a simulated sensor
-             value=CURVE          a number, count[:FROM], ramp:FROM:TO:SECONDS, sine:CENTRE:AMPLITUDE:SECONDS or
-                                  square:FIRST:SECOND:SECONDS; a list of them for several axes
-             values=FILE,step=MS  instead: lines of numbers, one line for each step [default: 1000]
-  file     a number in a file, read for each reading; or a pipe that lines with numbers come from
-             path=FILE
-  iio      a channel of an Industrial I/O device of the host
-             path=DIR             such as /sys/bus/iio/devices/iio:device0
-             channel=NAME         such as in_temp or in_voltage0; in_accel stands for all of its axes
-  hwmon    a channel of a hardware monitor of the host
-             chip=NAME|DIR        such as coretemp or /sys/class/hwmon/hwmon0
-             channel=NAME         such as temp1
-  fake     an accelerometer with three axes that counts its readings; for old scripts
-             name=NAME
-
-  All sensors but fake have:
-             name=NAME            [default: the host's name for it]
-             type=QUANTITY        temperature, voltage, current, power, energy, acceleration, ... or a number
-                                  [default: the host's, or temperature]
-             scale=N              readings are multiples of 10^N [default: as fine as the source]
-             axes=LIST            names of the axes, such as accel_X+accel_Y+accel_Z; Linux looks at the last two letters
-             min=NUMBER,max=NUMBER
-                                  what readings are within
-             intervals=LIST       update intervals to choose from, in milliseconds [default: 1000+100+10]
-             trips=N              trip points, 0 to 8 [default: 2]
-             delay=MS             readings can be asynchronous, and take this long then
-
-Domains:
-
-  clock    rates=LIST|LOW:HIGH:STEP (hertz), rate=N, state=on|off, parents=LIST (names of clocks),
-           allow=LIST|none (of state, rate and parent), delay=MS
-  power    state=on|off, fixed=yes|no, delay=MS
-  perf     levels=LIST of KILOHERTZ[:MILLIWATTS[:MICROSECONDS]], sustained=KILOHERTZ, fixed=yes|no
-  cpufreq  policy=N, control=yes|no, min=KILOHERTZ, max=KILOHERTZ, levels as for perf: a policy of the host's processors
-  reset    fixed=yes|no, delay=MS
-  voltage  levels=LIST|LOW:HIGH:STEP (microvolts), level=N, state=on|off, fixed=yes|no, delay=MS
-
-  All of them have name=NAME. What is fixed the guest can see but not change. With delay it can be changed
-  asynchronously, which takes so many milliseconds then.
-";
 
 /// A sensor or domain that cannot be read from the text given.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -270,3 +270,123 @@ impl Platform {
         self.schedule.set_taken(taken);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{Config, Entry};
+    use crate::outbox::{MAX_DELAYED, MAX_NOTICES};
+    use crate::protocol::{Operation, Slot};
+    use crate::wire::{MAX_COMMAND, MAX_EVENT, MAX_RESPONSE};
+
+    const ENTRIES: [&str; 8] = [
+        "sim,name=room,value=square:20:40:0.002,intervals=10+1",
+        "sim,name=motion,type=acceleration,value=count+count+count,delay=3",
+        "clock,name=bus,rates=1+2+3,parents=pll,delay=2",
+        "clock,name=pll,rates=100:200:10,allow=state,delay=0",
+        "power,name=a-domain-with-a-long-name,delay=1",
+        "perf,name=cpu,levels=1+2+3",
+        "reset,name=usb,delay=0",
+        "voltage,name=core,levels=-1+1,delay=0",
+    ];
+
+    struct NoHosts;
+
+    impl Hosts for NoHosts {
+        fn ask(&mut self, _: Slot, _: Operation) -> Result<u64, Status> {
+            Err(Status::HardwareError)
+        }
+    }
+
+    fn platform(events: bool) -> Platform {
+        let config = Config {
+            entries: ENTRIES.map(|text| text.parse::<Entry>().unwrap()).into(),
+            ..Config::default()
+        };
+        let domains = crate::host::open(&config).unwrap().domains;
+        Platform::new(
+            domains,
+            (0x11..=0x17).collect(),
+            Arc::new(|_| Ok(())),
+            events,
+        )
+    }
+
+    /// A command that is mostly one: random words would hardly ever be.
+    fn message() -> impl Strategy<Value = (u32, Vec<u8>, usize)> {
+        let small = prop_oneof![8 => 0u32..4, 1 => any::<u32>()];
+        let header = prop_oneof![
+            20 => (0x10u32..0x18, 0u32..0x12, 0u32..0x400)
+                .prop_map(|(protocol, message, token)| protocol << 10 | message | token << 18),
+            1 => any::<u32>(),
+        ];
+        let words = prop::collection::vec(small, 0..6);
+        let parameters = (words, 0usize..12).prop_map(|(words, odd)| {
+            let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            if odd < 3 {
+                bytes.truncate(bytes.len().saturating_sub(odd));
+            }
+            bytes
+        });
+        let room = prop_oneof![3 => Just(128usize), 1 => 0usize..=MAX_RESPONSE - 8];
+        (header, parameters, room)
+    }
+
+    proptest! {
+        /// Whatever agents say, in whatever order: answers stay within their room, what waits stays within its bounds, and
+        /// an agent without an event queue is told nothing.
+        #[test]
+        fn any_sequence_of_messages_is_answered_within_bounds(
+            events: bool,
+            messages in prop::collection::vec((message(), 0u64..3), 1..400),
+        ) {
+            let mut platform = platform(events);
+            let mut now = Duration::ZERO;
+            for ((header, parameters, room), pause) in messages {
+                now += Duration::from_millis(pause);
+                let mut out = [0xa5u8; MAX_RESPONSE];
+                platform.set_waiting(0);
+                let answer = platform.command(Header(header), &parameters, &mut out[..room], now, &mut NoHosts);
+                if let Ok((reply, length)) = answer {
+                    prop_assert!(length <= room);
+                    prop_assert!(!matches!(reply, Reply::Wait(_)));
+                    prop_assert!(parameters.len() <= MAX_COMMAND);
+                }
+                prop_assert!(out[room..].iter().all(|byte| *byte == 0xa5));
+                if platform.next_due().is_some_and(|due| due <= now) {
+                    platform.tick(now, &mut NoHosts, |_, _| unreachable!("there is no host"));
+                }
+                prop_assert!(platform.next_due().is_none_or(|due| due > now));
+                prop_assert!(platform.outbox().delayed() <= MAX_DELAYED);
+            }
+            prop_assert!(events || platform.outbox().is_empty());
+            let mut told = 0;
+            while let Some(event) = platform.outbox().first() {
+                prop_assert!((8..=MAX_EVENT).contains(&event.bytes().len()));
+                platform.outbox().remove_first();
+                told += 1;
+            }
+            prop_assert!(told <= MAX_DELAYED + MAX_NOTICES);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_stood_still_for_long_ticks_once() {
+        let mut platform = platform(true);
+        let mut out = [0; 64];
+        let header = Header::new(protocol::SENSOR, 0xb, MessageType::Command, 0);
+        let on = [0, 0, 0, 0, 1, 0, 0, 0];
+        platform
+            .command(header, &on, &mut out, Duration::ZERO, &mut NoHosts)
+            .unwrap();
+        let late = Duration::from_secs(3600);
+        platform.tick(late, &mut NoHosts, |_, _| {});
+        assert_eq!(platform.next_due(), Some(late + Duration::from_millis(10)));
+        platform.outbox().remove_first();
+        assert!(platform.outbox().is_empty());
+    }
+}

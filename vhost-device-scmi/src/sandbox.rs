@@ -13,6 +13,14 @@ pub fn profile(config: &Config) -> Profile {
 fn of(profile: Profile, entry: &Entry) -> Profile {
     match entry {
         Entry::Sensor(spec) => match spec.source {
+            // host/buffer.rs
+            SourceSpec::Iio {
+                buffer: Some(_), ..
+            } => profile
+                .call(Sysno::pread64)
+                .call(Sysno::pwrite64)
+                .call(Sysno::clock_nanosleep)
+                .descriptors(BUFFER_DESCRIPTORS),
             SourceSpec::Waves(_) | SourceSpec::Table(..) => profile,
             SourceSpec::File(_) | SourceSpec::Iio { .. } | SourceSpec::Hwmon { .. } => {
                 profile.call(Sysno::pread64).descriptors(DESCRIPTORS)
@@ -29,3 +37,5 @@ fn of(profile: Profile, entry: &Entry) -> Profile {
 
 /// An attribute for each axis, or for each limit of a policy; some to spare.
 const DESCRIPTORS: u64 = 16;
+/// A buffer has the switches of all channels of its device.
+const BUFFER_DESCRIPTORS: u64 = 128;

@@ -408,7 +408,6 @@ fn updates_are_told_once_per_interval_until_they_are_turned_off() {
         }
     }
     agent.tell(SENSOR, CONTINUOUS_UPDATE_NOTIFY, &[1, 0]);
-    std::thread::sleep(Duration::from_millis(30));
     while agent.session.rings[EVENTS].pop().is_some() {}
     agent.no_event();
     agent.refused(

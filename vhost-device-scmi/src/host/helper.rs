@@ -26,7 +26,7 @@ pub trait Place: Send {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Puts back what was there before anything was written.
+    /// Nobody reads or writes any more for now: puts back what was there before.
     fn restore(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -41,7 +41,7 @@ struct Desk {
     asked: Option<Operation>,
     /// The number of the operation that was begun last.
     begun: u64,
-    /// Something was written that is to be taken back.
+    /// Something was done that is to be taken back.
     is_changed: bool,
     read: Outcome,
     written: Outcome,
@@ -72,7 +72,7 @@ struct State {
 }
 
 impl State {
-    /// Has everything that was written taken back.
+    /// Has everything that was done taken back.
     fn restore(&mut self) {
         for desk in self.desks.iter_mut().filter(|desk| desk.is_changed) {
             desk.asked = Some(Operation::Restore);
@@ -84,7 +84,7 @@ impl State {
     }
 }
 
-/// How long the end of the process waits for the host to take back what was written.
+/// How long the end of the process waits for the host to be as it was.
 const LAST_PATIENCE: Duration = Duration::from_millis(100);
 
 /// A thread of its own for a thing of the host.
@@ -130,7 +130,7 @@ impl Helper {
         Ok(())
     }
 
-    /// Has the thread end, when the host lets it. What was written is taken back before; that is waited for, but not long.
+    /// Has the thread end, when the host lets it. What was done is taken back before; that is waited for, but not long.
     pub fn end(&self) {
         let mut state = self.state();
         state.is_over = true;
@@ -176,7 +176,7 @@ impl Helper {
                     && let Some(operation) = desk.asked.take()
                 {
                     desk.begun += 1;
-                    desk.is_changed |= matches!(operation, Operation::Write(_));
+                    desk.is_changed = true;
                     let number = desk.begun;
                     state.busy_since = Some(Instant::now());
                     return Some((place, operation, number));

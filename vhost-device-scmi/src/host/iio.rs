@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::attribute::{Attribute, first_decimal, optional_text};
 use super::helper::Place;
-use super::{Found, OpenError};
+use super::{Found, OpenError, buffer};
 use crate::decimal::Linear;
 use crate::name::Name;
 use crate::quantity::{MAX_AXES, Quantity, Values};
@@ -45,6 +45,23 @@ struct Axis {
     linear: Option<Linear>,
 }
 
+impl Axis {
+    /// The power of ten with which readings are exact.
+    fn finest(&self) -> i8 {
+        match &self.linear {
+            Some(linear) => linear.scale.exponent.min(0),
+            None => -PROCESSED_DIGITS,
+        }
+    }
+
+    /// The difference of two raw numbers, as described to the guest; none if it has too many digits for that.
+    fn resolution(&self, unit: i8) -> Option<(u32, i8)> {
+        let scale = self.linear?.scale;
+        let digits = u32::try_from(scale.mantissa.unsigned_abs()).ok()?;
+        (digits < 1 << 27).then_some((digits, scale.exponent.saturating_add(unit)))
+    }
+}
+
 /// A channel with all its axes.
 #[derive(Debug)]
 struct Channel {
@@ -67,30 +84,31 @@ impl Place for Channel {
     }
 }
 
-/// Opens a channel of the device in `folder`. `scale` is the power of ten that the guest gets, if one is chosen.
-pub fn open(folder: &Path, channel: &str, scale: Option<i8>) -> Result<Found, OpenError> {
+/// Opens a channel of the device in `folder`. `scale` is the power of ten that the guest gets, if one is chosen; `buffer` is the
+/// device's node, if readings are to be taken from there.
+pub fn open(
+    folder: &Path,
+    channel: &str,
+    scale: Option<i8>,
+    buffer: Option<&Path>,
+) -> Result<Found, OpenError> {
     let kind = channel.strip_prefix("in_").unwrap_or(channel);
     let (quantity, unit) = KINDS
         .iter()
         .find(|(name, ..)| kind.starts_with(name))
         .map_or((Quantity(1), 0), |(_, quantity, unit)| (*quantity, *unit));
     let suffixes = suffixes(folder, channel)?;
-    let mut exponent = i8::MAX;
-    let mut axes = Vec::new();
-    let mut resolution = (1, unit);
-    for suffix in &suffixes {
-        let full = format!("{channel}{suffix}");
-        let (axis, finest) = open_axis(folder, channel, &full)?;
-        if let Some(linear) = &axis.linear {
-            let digits = u32::try_from(linear.scale.mantissa.unsigned_abs()).unwrap_or(u32::MAX);
-            if digits < 1 << 27 {
-                resolution = (digits, linear.scale.exponent.saturating_add(unit));
-            }
-        }
-        exponent = exponent.min(finest);
-        axes.push(axis);
-    }
-    let scale = scale.unwrap_or_else(|| exponent.saturating_add(unit).clamp(-16, 15));
+    let parts: Vec<String> = suffixes
+        .iter()
+        .map(|suffix| format!("{channel}{suffix}"))
+        .collect();
+    let axes = parts
+        .iter()
+        .map(|full| open_axis(folder, channel, full))
+        .collect::<Result<Vec<Axis>, _>>()?;
+    let finest = axes.iter().map(Axis::finest).min().unwrap_or_default();
+    let scale = scale.unwrap_or_else(|| finest.saturating_add(unit).clamp(-16, 15));
+    let exponent = scale.saturating_sub(unit);
     // as Linux wants them in the guest: with an upper case letter behind the last underscore
     let name = |suffix: &String| format!("{kind}{}", suffix.to_uppercase()).parse();
     Ok(Found {
@@ -105,11 +123,20 @@ pub fn open(folder: &Path, channel: &str, scale: Option<i8>) -> Result<Found, Op
                 .collect::<Result<Vec<Name>, _>>()
                 .map_err(OpenError::Bad)?,
         },
-        resolution,
-        place: Box::new(Channel {
-            axes,
-            exponent: scale.saturating_sub(unit),
-        }),
+        resolution: axes
+            .iter()
+            .find_map(|axis| axis.resolution(unit))
+            .unwrap_or((1, scale)),
+        place: match buffer {
+            None => Box::new(Channel { axes, exponent }),
+            Some(node) => {
+                let linears = axes
+                    .iter()
+                    .map(|axis| axis.linear.unwrap_or(Linear::IDENTITY));
+                let linears = linears.collect();
+                Box::new(buffer::open(folder, node, &parts, linears, exponent)?)
+            }
+        },
     })
 }
 
@@ -151,16 +178,14 @@ fn suffixes(folder: &Path, channel: &str) -> Result<Vec<String>, OpenError> {
     }
 }
 
-/// An axis, and the power of ten with which its readings are exact.
-fn open_axis(folder: &Path, channel: &str, full: &str) -> Result<(Axis, i8), OpenError> {
+fn open_axis(folder: &Path, channel: &str, full: &str) -> Result<Axis, OpenError> {
     let processed = folder.join(format!("{full}_input"));
     if processed.exists() {
         let attribute = Attribute::open(&processed)?;
-        let axis = Axis {
+        return Ok(Axis {
             attribute,
             linear: None,
-        };
-        return Ok((axis, -PROCESSED_DIGITS));
+        });
     }
     let attribute = Attribute::open(&folder.join(format!("{full}_raw")))?;
     let number = |what: &str| first_decimal(&places(folder, channel, full, what));
@@ -168,12 +193,10 @@ fn open_axis(folder: &Path, channel: &str, full: &str) -> Result<(Axis, i8), Ope
         offset: number("offset")?.unwrap_or(Linear::IDENTITY.offset),
         scale: number("scale")?.unwrap_or(Linear::IDENTITY.scale),
     };
-    let finest = linear.scale.exponent.min(0);
-    let axis = Axis {
+    Ok(Axis {
         attribute,
         linear: Some(linear),
-    };
-    Ok((axis, finest))
+    })
 }
 
 /// Where a scale or an offset can be: with the axis, with the channel, or with all channels of its kind.

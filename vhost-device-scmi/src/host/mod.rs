@@ -1,6 +1,7 @@
 //! The real things: places of the host where numbers are read and written.
 
 mod attribute;
+mod buffer;
 mod cpufreq;
 mod file;
 mod helper;
@@ -188,9 +189,14 @@ impl Opener<'_> {
                 return simulated(spec, file::table(path, axes(spec), *step)?);
             }
             SourceSpec::File(path) => (file::open(path, spec)?, path.clone()),
-            SourceSpec::Iio { path, channel, .. } => {
-                (iio::open(path, channel, spec.scale)?, path.clone())
-            }
+            SourceSpec::Iio {
+                path,
+                channel,
+                buffer,
+            } => (
+                iio::open(path, channel, spec.scale, buffer.as_deref())?,
+                path.clone(),
+            ),
             SourceSpec::Hwmon { chip, channel } => {
                 let folder = hwmon::find(chip, self.sysfs)?;
                 (hwmon::open(&folder, channel, spec.scale)?, folder)

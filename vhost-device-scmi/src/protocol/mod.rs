@@ -38,7 +38,7 @@ pub enum Operation {
     Read,
     /// Write the numbers.
     Write(Values),
-    /// Put back what was there before anything was written.
+    /// Put back what was there before.
     Restore,
 }
 

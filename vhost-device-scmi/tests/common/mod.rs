@@ -273,11 +273,11 @@ impl Agent {
     }
 }
 
-/// Waits until `is_so`, for at most two seconds.
+/// Waits until `is_so`, for at most ten seconds.
 pub fn becomes(what: &str, mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is_so() {
-        assert!(begin.elapsed() < Duration::from_secs(2), "{what}");
+        assert!(begin.elapsed() < Duration::from_secs(10), "{what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
