@@ -80,9 +80,7 @@ fn offered(domains: &Domains, wanted: Option<&[u8]>) -> Vec<u8> {
 
 impl Drop for Scmi {
     fn drop(&mut self) {
-        for helper in self.helpers.iter() {
-            helper.end();
-        }
+        host::end(&self.helpers);
     }
 }
 

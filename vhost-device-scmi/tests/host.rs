@@ -324,6 +324,12 @@ fn a_frequency_policy_of_the_host_is_a_performance_domain() {
     becomes("the limits stay", || {
         (number(&min), number(&max)) == (800_000, 2_000_000)
     });
+    // and with the daemon, too
+    let mut agent = Agent::new(&daemon);
+    agent.tell(PERF, 7, &[0, 800_000]);
+    assert_eq!(number(&max), 800_000);
+    drop(daemon);
+    assert_eq!((number(&min), number(&max)), (800_000, 2_000_000));
 }
 
 #[test]

@@ -32,6 +32,15 @@ pub trait Place: Send {
     }
 }
 
+/// What a thread does next.
+#[derive(Clone, Copy)]
+enum Task {
+    /// What somebody asked for.
+    Asked(Operation),
+    /// Putting back what was there before.
+    Restore,
+}
+
 /// How an operation ended, and its number.
 type Outcome = (u64, Result<Values, Status>);
 
@@ -41,8 +50,10 @@ struct Desk {
     asked: Option<Operation>,
     /// The number of the operation that was begun last.
     begun: u64,
-    /// Something was done that is to be taken back.
+    /// Something was done that is to be taken back when nobody is there any more.
     is_changed: bool,
+    /// Nobody is there any more.
+    is_left: bool,
     read: Outcome,
     written: Outcome,
 }
@@ -54,9 +65,23 @@ impl Desk {
             asked: None,
             begun: 0,
             is_changed: false,
+            is_left: false,
             read: nothing,
             written: nothing,
         }
+    }
+
+    /// Begins what is to be done next.
+    fn begin(&mut self) -> Option<(Task, u64)> {
+        let task = if std::mem::take(&mut self.is_left) {
+            Task::Restore
+        } else {
+            let operation = self.asked.take()?;
+            self.is_changed = true;
+            Task::Asked(operation)
+        };
+        self.begun += 1;
+        Some((task, self.begun))
     }
 }
 
@@ -72,10 +97,11 @@ struct State {
 }
 
 impl State {
-    /// Has everything that was done taken back.
-    fn restore(&mut self) {
-        for desk in self.desks.iter_mut().filter(|desk| desk.is_changed) {
-            desk.asked = Some(Operation::Restore);
+    /// Nobody is there any more: nothing more is to be done, and what was done is to be taken back.
+    fn leave(&mut self) {
+        for desk in &mut self.desks {
+            desk.asked = None;
+            desk.is_left = desk.is_changed;
         }
     }
 
@@ -86,6 +112,17 @@ impl State {
 
 /// How long the end of the process waits for the host to be as it was.
 const LAST_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Has the threads of all helpers end, and gives them the time to leave the host as it was.
+pub fn end(helpers: &[Arc<Helper>]) {
+    for helper in helpers {
+        helper.end();
+    }
+    let deadline = Instant::now() + LAST_PATIENCE;
+    for helper in helpers {
+        helper.wait_for_end(deadline.saturating_duration_since(Instant::now()));
+    }
+}
 
 /// A thread of its own for a thing of the host.
 pub struct Helper {
@@ -130,16 +167,20 @@ impl Helper {
         Ok(())
     }
 
-    /// Has the thread end, when the host lets it. What was done is taken back before; that is waited for, but not long.
-    pub fn end(&self) {
+    /// Has the thread end, when the host lets it. What was done is taken back before.
+    fn end(&self) {
         let mut state = self.state();
         state.is_over = true;
-        state.restore();
+        state.leave();
         self.wanted.notify_one();
+    }
+
+    /// Waits until what was done is taken back, but not for longer than `patience`.
+    fn wait_for_end(&self, patience: Duration) {
         // Whether it was in time changes nothing any more.
         drop(
             self.restored
-                .wait_timeout_while(state, LAST_PATIENCE, |state| state.is_changed()),
+                .wait_timeout_while(self.state(), patience, |state| state.is_changed()),
         );
     }
 
@@ -149,22 +190,19 @@ impl Helper {
 
     fn run(&self, name: &str, mut places: Vec<Box<dyn Place>>) {
         let mut next = 0;
-        while let Some((place, operation, number)) = self.take(next) {
+        while let Some((place, task, number)) = self.take(next) {
             next = place + 1;
             let result = match places.get_mut(place) {
-                Some(place) => match operation {
-                    Operation::Read => place.read(),
-                    Operation::Write(values) => place.write(&values).map(|()| Values::default()),
-                    Operation::Restore => place.restore().map(|()| Values::default()),
-                },
+                Some(place) => carry_out(place.as_mut(), &task),
                 None => Err(io::ErrorKind::NotFound.into()),
             };
-            self.put(name, place, operation, (number, result));
+            let result = result.map_err(|error| failed(name, &error));
+            self.put(place, &task, (number, result));
         }
     }
 
     /// Waits for something to do, and begins it. The places have their turns, from `first` on.
-    fn take(&self, first: usize) -> Option<(usize, Operation, u64)> {
+    fn take(&self, first: usize) -> Option<(usize, Task, u64)> {
         let mut state = self.state();
         loop {
             if state.is_over && !state.is_changed() {
@@ -172,14 +210,9 @@ impl Helper {
             }
             let places = state.desks.len().max(1);
             for place in (0..places).map(|offset| (first + offset) % places) {
-                if let Some(desk) = state.desks.get_mut(place)
-                    && let Some(operation) = desk.asked.take()
-                {
-                    desk.begun += 1;
-                    desk.is_changed = true;
-                    let number = desk.begun;
+                if let Some((task, number)) = state.desks.get_mut(place).and_then(Desk::begin) {
                     state.busy_since = Some(Instant::now());
-                    return Some((place, operation, number));
+                    return Some((place, task, number));
                 }
             }
             state = self
@@ -189,21 +222,14 @@ impl Helper {
         }
     }
 
-    fn put(
-        &self,
-        name: &str,
-        place: usize,
-        operation: Operation,
-        (number, result): (u64, io::Result<Values>),
-    ) {
-        let result = result.map_err(|error| failed(name, &error));
+    fn put(&self, place: usize, task: &Task, outcome: Outcome) {
         let mut state = self.state();
         state.busy_since = None;
         if let Some(desk) = state.desks.get_mut(place) {
-            match operation {
-                Operation::Read => desk.read = (number, result),
-                Operation::Write(_) => desk.written = (number, result),
-                Operation::Restore => {
+            match task {
+                Task::Asked(Operation::Read) => desk.read = outcome,
+                Task::Asked(Operation::Write(_)) => desk.written = outcome,
+                Task::Restore => {
                     desk.is_changed = false;
                     self.restored.notify_all();
                 }
@@ -243,6 +269,14 @@ impl Helper {
         let desk = state.desks.get(place)?;
         let (last, result) = if is_write { desk.written } else { desk.read };
         (last >= number).then_some(result)
+    }
+}
+
+fn carry_out(place: &mut dyn Place, task: &Task) -> io::Result<Values> {
+    match task {
+        Task::Asked(Operation::Read) => place.read(),
+        Task::Asked(Operation::Write(values)) => place.write(values).map(|()| Values::default()),
+        Task::Restore => place.restore().map(|()| Values::default()),
     }
 }
 
@@ -300,7 +334,7 @@ impl Drop for Connection {
             let mut state = helper.state();
             if state.listener.as_ref().is_some_and(|(at, _)| at == number) {
                 state.listener = None;
-                state.restore();
+                state.leave();
                 helper.wanted.notify_one();
             }
         }

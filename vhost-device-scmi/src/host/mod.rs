@@ -27,7 +27,7 @@ use crate::quantity::{MAX_AXES, Quantity};
 use crate::wave::Wave;
 
 use helper::Place;
-pub use helper::{Connection, Helper};
+pub use helper::{Connection, Helper, end};
 
 /// Something of the host that cannot be used.
 #[derive(Debug, Error)]

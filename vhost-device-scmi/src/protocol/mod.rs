@@ -38,8 +38,6 @@ pub enum Operation {
     Read,
     /// Write the numbers.
     Write(Values),
-    /// Put back what was there before.
-    Restore,
 }
 
 /// The host's places.
