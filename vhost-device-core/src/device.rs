@@ -296,6 +296,13 @@ pub trait Worker: Send + 'static {
         let _ = (token, ready, io);
     }
 
+    /// The thread polls before it sleeps: looks whether the host has something that is likely to come now, which an event
+    /// would tell only after the thread slept. True if there was something. It is called very often, so it has to be cheap.
+    fn poll(&mut self, io: &mut Io<'_>) -> bool {
+        let _ = io;
+        false
+    }
+
     /// The queue is about to stop: return with nothing of it outstanding. Every detached request has been completed, and
     /// nothing writes to its buffers any more.
     fn quiesce(&mut self, queue: QueueIndex, io: &mut Io<'_>) {

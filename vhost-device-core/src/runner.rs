@@ -199,7 +199,7 @@ impl<W: Worker> Runner<W> {
         self.poll.end(window);
     }
 
-    /// Serves each queue in which polling finds new requests. True if any had.
+    /// Serves each queue in which polling finds new requests, and what the worker finds. True if there was anything.
     fn sweep(&mut self, reactor: &mut dyn Reactor) -> bool {
         let mut any = false;
         for position in 0..self.rings.len() {
@@ -212,7 +212,8 @@ impl<W: Worker> Runner<W> {
                 self.kick(index, reactor);
             }
         }
-        any
+        let (worker, mut io) = self.io(reactor);
+        any | worker.poll(&mut io)
     }
 
     fn io<'a>(&'a mut self, reactor: &'a mut dyn Reactor) -> (&'a mut W, Io<'a>) {

@@ -235,6 +235,46 @@ fn polling_finds_work_in_a_queue_behind_waiting_receive_buffers() {
     assert_eq!(later.lock().unwrap().as_mut().unwrap().take_all().len(), 1);
 }
 
+/// Finds something of the host at every tenth look, ten times.
+struct Finder {
+    looks: Arc<AtomicU32>,
+    found: Arc<AtomicU32>,
+}
+
+impl Worker for Finder {
+    fn kick(&mut self, _: QueueIndex, _: &mut Io<'_>) {}
+
+    fn poll(&mut self, _: &mut Io<'_>) -> bool {
+        let look = self.looks.fetch_add(1, Ordering::Relaxed);
+        let found = look % 10 == 9 && self.found.load(Ordering::Relaxed) < 10;
+        if found {
+            self.found.fetch_add(1, Ordering::Relaxed);
+        }
+        found
+    }
+}
+
+#[test]
+fn what_the_host_has_is_found_while_polling_and_never_looked_for_without_it() {
+    for longest in [Duration::ZERO, Duration::from_millis(20)] {
+        let (looks, found) = (Arc::<AtomicU32>::default(), Arc::<AtomicU32>::default());
+        let worker = Finder {
+            looks: Arc::clone(&looks),
+            found: Arc::clone(&found),
+        };
+        let poll = Poll::new(longest);
+        let mut rig = Rig::polling(worker, guest::memory(), &[16], EVENT_IDX, poll);
+        for _ in 0..20 {
+            rig.settle();
+        }
+        let (looks, found) = (looks.load(Ordering::Relaxed), found.load(Ordering::Relaxed));
+        assert_eq!(
+            (looks > 0, found),
+            (!longest.is_zero(), if longest.is_zero() { 0 } else { 10 })
+        );
+    }
+}
+
 #[test]
 fn a_worker_without_running_queues_does_not_poll() {
     let longest = Duration::from_millis(100);

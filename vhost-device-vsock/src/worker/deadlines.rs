@@ -13,8 +13,11 @@ pub const LINGER: Duration = Duration::from_secs(8);
 /// How long a guest's connection waits for a listener that has too many waiting already; what Linux guests allow.
 pub const CONNECT: Duration = Duration::from_secs(2);
 
-/// How often what failed for want of something is tried again.
-pub const RETRY: Duration = Duration::from_millis(10);
+/// How often a listener that had too many waiting is tried again.
+const RECONNECT: Duration = Duration::from_millis(10);
+
+/// How often host programs that were left waiting are looked for, if no connection ends before.
+const ACCEPT: Duration = Duration::from_millis(500);
 
 /// The deadlines of one guest's connections.
 #[derive(Debug, Default)]
@@ -47,12 +50,17 @@ impl Deadlines {
     /// Tries to connect again for a while.
     pub fn connect(&mut self, slot: Slot, until: Instant, now: Instant) {
         self.connecting.push_back((until, slot));
-        self.retry_soon(now);
+        self.retry_at(now + RECONNECT);
     }
 
-    /// Tries again whatever has to be.
-    pub fn retry_soon(&mut self, now: Instant) {
-        self.retry.get_or_insert(now + RETRY);
+    /// Looks for host programs again after a while.
+    pub fn accept(&mut self, now: Instant) {
+        self.retry_at(now + ACCEPT);
+    }
+
+    fn retry_at(&mut self, then: Instant) {
+        let soonest = self.retry.map_or(then, |retry| retry.min(then));
+        self.retry = Some(soonest);
     }
 
     /// Connections that are to be tried again, with their deadlines.
@@ -101,15 +109,17 @@ mod tests {
         let mut deadlines = Deadlines::default();
         let (start, slots) = (Instant::now(), [1, 2].map(Slot::from_bits));
         deadlines.linger(slots[0], start);
-        deadlines.linger(slots[1], start + RETRY);
-        deadlines.retry_soon(start);
-        deadlines.retry_soon(start + LINGER);
+        deadlines.linger(slots[1], start + RECONNECT);
+        deadlines.accept(start);
+        deadlines.connect(slots[0], start + CONNECT, start);
         assert_eq!(deadlines.due(start), None);
-        assert_eq!(deadlines.due(start + RETRY), Some(Due::Retry));
-        assert_eq!(deadlines.due(start + RETRY), None);
+        assert_eq!(deadlines.due(start + RECONNECT), Some(Due::Retry));
+        assert_eq!(deadlines.connecting(), [(start + CONNECT, slots[0])]);
+        assert_eq!(deadlines.due(start + RECONNECT), None);
         let later = start + LINGER;
         assert_eq!(deadlines.due(later), Some(Due::Lingered(slots[0])));
         assert_eq!(deadlines.due(later), None);
-        assert_eq!(deadlines.due(later + RETRY), Some(Due::Lingered(slots[1])));
+        let last = later + RECONNECT;
+        assert_eq!(deadlines.due(last), Some(Due::Lingered(slots[1])));
     }
 }

@@ -96,6 +96,8 @@ pub struct VsockWorker {
     reset_due: bool,
     /// Packets were left in the transmit queue.
     held_up: bool,
+    /// The connection that last sent data to the host: its answer is likely to come next.
+    recent: Option<Slot>,
     /// Host programs were left waiting at the listeners.
     accept_due: bool,
 }
@@ -135,6 +137,7 @@ impl VsockWorker {
             origins: [None; 2],
             reset_due: again,
             held_up: false,
+            recent: None,
             accept_due: false,
         })
     }
@@ -270,6 +273,9 @@ impl VsockWorker {
                 Chore::Close(slot, socket) => {
                     io.reactor().unwatch(Token(slot.bits()));
                     drop(socket);
+                    if self.accept_due {
+                        self.accept();
+                    }
                 }
             }
         }
@@ -329,5 +335,17 @@ impl Worker for VsockWorker {
             Token(bits) => self.socket_event(Slot::from_bits(bits), ready),
         }
         self.pump(false, io);
+    }
+
+    fn poll(&mut self, io: &mut Io<'_>) -> bool {
+        let Some(slot) = self.recent else {
+            return false;
+        };
+        if !self.has_answer(slot) {
+            return false;
+        }
+        self.enqueue(slot);
+        self.pump(false, io);
+        true
     }
 }

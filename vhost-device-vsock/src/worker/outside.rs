@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Instant;
 
-use vhost_device_core::Ready;
+use vhost_device_core::{Ready, limit};
 
 use super::control::number;
 use super::deadlines::Due;
@@ -51,6 +51,22 @@ impl VsockWorker {
         }
     }
 
+    /// Whether a host program has answered before an event says so.
+    pub(super) fn has_answer(&mut self, slot: Slot) -> bool {
+        let Some(connection) = self.table.get_mut(slot) else {
+            self.recent = None;
+            return false;
+        };
+        if connection.queued || connection.starved || connection.phase != Phase::Open {
+            return false;
+        }
+        let Some(socket) = connection.socket() else {
+            return false;
+        };
+        connection.readable = socket.peek(&mut [0], false).is_ok();
+        connection.wants_to_read() && connection.readable
+    }
+
     fn finish_connecting(&mut self, slot: Slot) {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
@@ -69,8 +85,9 @@ impl VsockWorker {
     /// Takes the host programs that wait at the listeners.
     pub(super) fn accept(&mut self) {
         self.accept_due = false;
+        // One of them that is out of descriptors is out of them for all.
         for number in 0..self.device.host.listeners().len() {
-            while self.accept_one(number) {}
+            while !self.accept_due && self.accept_one(number) {}
         }
     }
 
@@ -90,7 +107,11 @@ impl VsockWorker {
             }
             Ok(None) => false,
             Err(error) => {
-                log::warn!("cannot accept a host program: {error}");
+                static LIMITER: limit::Limiter = limit::Limiter::new();
+                limit::warn(
+                    &LIMITER,
+                    format_args!("cannot accept a host program: {error}"),
+                );
                 self.leave_waiting();
                 false
             }
@@ -99,7 +120,7 @@ impl VsockWorker {
 
     fn leave_waiting(&mut self) {
         self.accept_due = true;
-        self.deadlines.retry_soon(Instant::now());
+        self.deadlines.accept(Instant::now());
     }
 
     fn admit_program(&mut self, accepted: Accepted) {

@@ -159,6 +159,7 @@ impl VsockWorker {
         let Peer::Host(socket) = &connection.peer else {
             return Outcome::Gone;
         };
+        self.recent = Some(slot);
         let (sent, outcome) = self.gather.send(socket, &mut self.room);
         connection.credit.forward(sent);
         outcome
