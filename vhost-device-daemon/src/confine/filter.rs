@@ -4,7 +4,7 @@
 //! Where both have an opinion, the kernel takes the stricter one. Calls that are allowed whatever their arguments cost nothing:
 //! the kernel remembers them in a bitmap.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -20,25 +20,34 @@ type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// The tables of one daemon.
 pub struct Tables {
-    allowed: Vec<Call>,
+    serving: Vec<Call>,
+    flow: Vec<Call>,
+    device: Vec<Call>,
     declined: Vec<Sysno>,
 }
 
 impl Tables {
     /// What every daemon needs, and what this device needs beyond that.
     pub fn new(profile: &Profile) -> Self {
-        let mut allowed = calls::serving();
-        allowed.extend(calls::flow());
+        let mut tables = Self {
+            serving: calls::serving(),
+            flow: calls::flow(),
+            device: profile.calls.clone(),
+            declined: Vec::new(),
+        };
         #[cfg(feature = "xen")]
-        allowed.extend(calls::xen());
-        allowed.extend(profile.calls.iter().cloned());
-        let is_allowed = |number: &Sysno| allowed.iter().any(|call| call.number() == *number);
-        let declined = calls::DECLINED
-            .iter()
+        tables.serving.extend(calls::xen());
+        let is_allowed = |number: &Sysno| tables.allowed().any(|call| call.number() == *number);
+        let declined = calls::DECLINED.iter();
+        tables.declined = declined
             .filter(|number| !is_allowed(number))
             .copied()
             .collect();
-        Self { allowed, declined }
+        tables
+    }
+
+    fn allowed(&self) -> impl Iterator<Item = &Call> {
+        self.serving.iter().chain(&self.flow).chain(&self.device)
     }
 
     /// How many different calls are allowed.
@@ -46,19 +55,17 @@ impl Tables {
         self.rules().map_or(0, |rules| rules.len())
     }
 
-    /// The names of what is allowed and of what is declined, as `cargo xtask syscalls` reads them.
-    pub fn describe(&self) -> String {
-        let join = |numbers: &mut dyn Iterator<Item = Sysno>| {
-            let mut names: Vec<_> = numbers.map(|number| number.name()).collect();
-            names.sort_unstable();
-            names.dedup();
-            names.join(" ")
-        };
-        format!(
-            "system calls allowed: {}; declined: {}",
-            join(&mut self.allowed.iter().map(Call::number)),
-            join(&mut self.declined.iter().copied())
-        )
+    /// Writes the tables to the log. `cargo xtask syscalls` reads them there.
+    pub fn log(&self) {
+        for (group, calls) in [
+            ("serving", &self.serving),
+            ("of the device", &self.device),
+            ("of any process", &self.flow),
+        ] {
+            log::debug!("calls {group}: {}", names(calls.iter().map(Call::number)));
+        }
+        let declined = self.declined.iter().copied();
+        log::debug!("calls declined: {}", names(declined));
     }
 
     /// Applies the filters to all threads, for good.
@@ -90,7 +97,7 @@ impl Tables {
     fn rules(&self) -> Result<Rules, String> {
         let mut rules = Rules::new();
         let mut unconditional = Vec::new();
-        for call in &self.allowed {
+        for call in self.allowed() {
             let number = id(call.number());
             if call.tests().is_empty() {
                 unconditional.push(number);
@@ -102,6 +109,12 @@ impl Tables {
         }
         Ok(rules)
     }
+}
+
+/// In alphabetical order, each once.
+fn names(numbers: impl Iterator<Item = Sysno>) -> String {
+    let names: BTreeSet<_> = numbers.map(|number| number.name()).collect();
+    names.into_iter().collect::<Vec<_>>().join(" ")
 }
 
 fn id(number: Sysno) -> i64 {
@@ -188,6 +201,7 @@ mod tests {
         let tables = Tables::new(&Profile::new().call(Sysno::openat));
         assert!(!tables.declined.contains(&Sysno::openat));
         assert!(tables.declined.contains(&Sysno::clone3));
-        assert!(tables.describe().contains(" openat "));
+        let allowed = names(tables.allowed().map(Call::number));
+        assert!(allowed.contains(" openat poll "), "{allowed}");
     }
 }

@@ -128,7 +128,7 @@ impl Obtained {
     /// Stage 6 itself.
     fn filter(&mut self, args: &CommonArgs, profile: &Profile) -> Result<(), StartError> {
         let tables = filter::Tables::new(profile);
-        log::debug!("{}", tables.describe());
+        tables.log();
         warm_up();
         tables.enforce(args.seccomp).map_err(|reason| {
             refused(format!("cannot filter system calls: {reason}"))
