@@ -170,6 +170,10 @@ impl Launch {
         };
         command.env_remove("NOTIFY_SOCKET");
         command.env_remove("RUST_LOG");
+        if env::var_os(TRACE).is_some() {
+            // The tables that the calls are held against.
+            command.env("RUST_LOG", "info,vhost_device_daemon::confine=debug");
+        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         // Sources are moved far up first, so that no target number is the source of another.
         let sources = self
@@ -203,7 +207,7 @@ impl Launch {
 
     fn command(&self) -> Command {
         if !self.activated {
-            return Command::new(&self.binary);
+            return traced(&self.binary);
         }
         // LISTEN_PID is the daemon's own id, known only after fork: a shell sets it and becomes the daemon.
         let mut command = Command::new("/bin/sh");
@@ -227,6 +231,26 @@ impl Launch {
         daemon.wait_listening(&socket)?;
         Ok(daemon)
     }
+}
+
+/// Names a folder; the system calls that daemons make are written to files there.
+pub const TRACE: &str = "TESTKIT_TRACE";
+
+/// The program, or the tracer around it, in whose place the program is at once: it has the same process number.
+fn traced(binary: &Path) -> Command {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let Some(folder) = env::var_os(TRACE) else {
+        return Command::new(binary);
+    };
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let file = format!("{}.{number}", std::process::id());
+    let mut command = Command::new("strace");
+    command
+        .args(["-D", "-f", "-qq", "-s", "400", "-o"])
+        .arg(Path::new(&folder).join(file))
+        .arg("--")
+        .arg(binary);
+    command
 }
 
 /// How a daemon ended.

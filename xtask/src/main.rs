@@ -20,6 +20,7 @@ mod process;
 mod progress;
 #[cfg(test)]
 mod rooms;
+mod syscalls;
 mod temp;
 mod test;
 mod workspace;
@@ -47,6 +48,7 @@ enum Verb {
     NewDevice(new_device::Args),
     #[command(hide = true)]
     StreamProgram(bench::stream_program::Args),
+    Syscalls(syscalls::Args),
     Test(test::Args),
 }
 
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Verb::Man(args) => man::run(&args),
         Verb::NewDevice(args) => new_device::run(&args),
         Verb::StreamProgram(args) => args.run().map(|()| ExitCode::SUCCESS),
+        Verb::Syscalls(args) => syscalls::run(&args),
         Verb::Test(args) => test::run(&args),
     };
     result.unwrap_or_else(|error| {

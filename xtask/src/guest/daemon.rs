@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::tracing;
 use crate::process::{describe, tail_of, tethered};
 
 /// How long a daemon has to get ready.
@@ -63,8 +64,12 @@ impl Daemon {
         let output = File::create(&log)?;
         let manager = folder.join(format!("{instance}.notify"));
         let news = UnixDatagram::bind(&manager)?;
-        let child = tethered(binary)
+        let words = tracing::command(binary, instance);
+        let (program, more) = words.split_first().context("a program has a name")?;
+        let child = tethered(program)
+            .args(more)
             .args(arguments)
+            .envs(tracing::environment())
             .env("NOTIFY_SOCKET", &manager)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)

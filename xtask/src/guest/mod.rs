@@ -15,6 +15,7 @@ pub mod siblings;
 mod source;
 mod terminal;
 pub mod tours;
+pub mod tracing;
 mod trees;
 
 use std::ffi::OsString;

@@ -32,6 +32,14 @@ pub fn run(workspace: &Workspace) -> Result<Tally> {
     Ok(tally)
 }
 
+/// What one device does in the guests that it is tried in.
+pub fn of_device(workspace: &Workspace, device: &'static Device) -> Result<()> {
+    let machines = MACHINES.into_iter();
+    machines
+        .filter(|machine| device.is_tried_in(*machine))
+        .try_for_each(|machine| smoke(workspace, machine, device))
+}
+
 fn smoke(workspace: &Workspace, machine: Machine, device: &'static Device) -> Result<()> {
     let job = Job {
         machine,

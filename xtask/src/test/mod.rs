@@ -4,7 +4,7 @@ mod cargo_steps;
 mod conformance;
 mod documents;
 mod generated;
-mod guests;
+pub mod guests;
 mod hardware;
 mod manuals;
 pub mod tally;
