@@ -11,6 +11,7 @@ mod bench;
 mod cache;
 mod coverage;
 mod demo;
+mod dist;
 mod fuzz;
 mod guest;
 mod man;
@@ -42,6 +43,7 @@ enum Verb {
     Bench(bench::Args),
     Coverage(coverage::Args),
     Demo(demo::Args),
+    Dist(dist::Args),
     Fuzz(fuzz::Args),
     Guest(guest::Args),
     Man(man::Args),
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args),
         Verb::Coverage(args) => coverage::run(&args),
         Verb::Demo(args) => demo::run(&args),
+        Verb::Dist(args) => dist::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Guest(args) => guest::run(&args),
         Verb::Man(args) => man::run(&args),

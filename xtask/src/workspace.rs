@@ -43,6 +43,8 @@ pub struct Workspace {
 pub struct Package {
     /// The name in its Cargo.toml.
     pub name: String,
+    /// The version there.
+    pub version: String,
     /// Its features; only the names matter here.
     pub features: BTreeMap<String, Vec<String>>,
 }
@@ -71,6 +73,12 @@ impl Workspace {
         let mut command = cargo(Duration::from_secs(120));
         let text = capture(command.args(["metadata", "--no-deps", "--format-version", "1"]))?;
         serde_json::from_str(&text).context("cannot read the answer of cargo metadata")
+    }
+
+    /// The version of the crate called `name`, if there is one.
+    pub fn version(&self, name: &str) -> Option<&str> {
+        let package = self.packages.iter().find(|package| package.name == name)?;
+        Some(&package.version)
     }
 
     /// The log file of a step, emptied.
