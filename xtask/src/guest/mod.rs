@@ -3,7 +3,7 @@
 mod boot;
 mod console;
 mod cpio;
-mod daemon;
+pub mod daemon;
 pub mod devices;
 mod devicetree;
 pub mod hardware;

@@ -7,6 +7,7 @@ mod generated;
 pub mod guests;
 mod hardware;
 mod manuals;
+mod shipped;
 pub mod tally;
 
 use std::process::ExitCode;
@@ -71,6 +72,11 @@ const STEPS: &[Step] = &[
         name: "manuals",
         about: "manual pages, completions and option tables",
         run: manuals::run,
+    },
+    Step {
+        name: "shipped",
+        about: "packages, units and examples: installed, started, removed",
+        run: shipped::run,
     },
     Step {
         name: "generated",
