@@ -13,7 +13,7 @@
 //! | [`session`] | a negotiated connection with memory and rings |
 //! | [`process`], [`stats`] | the daemon process and what the kernel says about it |
 //! | [`subject`], [`faults`], [`mod@conformance`] | the catalogue of misbehaviour that every device has to survive |
-//! | [`mod@bench`] | request rates, costs and latencies with as little overhead of our own as possible |
+//! | [`mod@bench`], [`table`] | request rates, costs and latencies with as little overhead of our own as possible |
 //!
 //! A device gets all of the catalogue with one [`Subject`](subject::Subject) and one line of
 //! [`conformance!`](crate::conformance!).
@@ -38,3 +38,4 @@ pub mod stand;
 pub mod stats;
 pub mod subject;
 pub mod sys;
+pub mod table;

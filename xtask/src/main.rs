@@ -48,8 +48,6 @@ enum Verb {
     Guest(guest::Args),
     Man(man::Args),
     NewDevice(new_device::Args),
-    #[command(hide = true)]
-    StreamProgram(bench::stream_program::Args),
     Syscalls(syscalls::Args),
     Test(test::Args),
 }
@@ -64,7 +62,6 @@ fn main() -> ExitCode {
         Verb::Guest(args) => guest::run(&args),
         Verb::Man(args) => man::run(&args),
         Verb::NewDevice(args) => new_device::run(&args),
-        Verb::StreamProgram(args) => args.run().map(|()| ExitCode::SUCCESS),
         Verb::Syscalls(args) => syscalls::run(&args),
         Verb::Test(args) => test::run(&args),
     };

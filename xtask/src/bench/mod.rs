@@ -7,8 +7,6 @@ mod gpio;
 mod i2c;
 mod rng;
 mod scmi;
-pub mod stream_program;
-mod table;
 mod vsock;
 
 use std::process::ExitCode;
@@ -19,6 +17,7 @@ use vhost_device_testkit::bench::{Spread, eventfd_round_trips, idle};
 use vhost_device_testkit::failure::{At, Failure, Result as Measured};
 use vhost_device_testkit::process::{Daemon, Launch};
 use vhost_device_testkit::session::{Options, Session};
+use vhost_device_testkit::table;
 
 use self::table::Table;
 use crate::workspace::{Profile, Workspace};

@@ -8,15 +8,17 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::Result;
-use vhost_device_testkit::failure::{Failure, Result as Measured};
+use vhost_device_testkit::failure::{Failure, Result};
 use vhost_device_testkit::sys;
 
 /// How long a program may go on after its stream has ended.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The first argument of this program when it is the other end.
+pub const VERB: &str = "program";
+
 /// What a program does with its stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Reads as much as comes.
     Sink,
@@ -26,29 +28,36 @@ pub enum Role {
     Echo,
 }
 
-/// The verb by which this program starts itself once more: not for people.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    role: Role,
-    /// Bytes of each read or write.
-    size: usize,
+impl Role {
+    const ALL: [(&str, Self); 3] = [
+        ("sink", Self::Sink),
+        ("source", Self::Source),
+        ("echo", Self::Echo),
+    ];
+
+    fn name(self) -> &'static str {
+        let found = Self::ALL.iter().find(|(_, role)| *role == self);
+        found.map_or("", |(name, _)| name)
+    }
 }
 
-impl Args {
-    /// Serves the stream that is the standard input, until it ends.
-    pub fn run(&self) -> Result<()> {
-        let mut stream = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-        let mut buffer = vec![0x5a; self.size];
-        loop {
-            let over = match self.role {
-                Role::Sink => stream.read(&mut buffer),
-                Role::Source => stream.write(&buffer),
-                Role::Echo => echo(&mut stream, &mut buffer),
-            };
-            // a reset is an end like any other
-            if over.unwrap_or(0) == 0 {
-                return Ok(());
-            }
+/// Serves the stream that is the standard input with reads or writes of some bytes, until it ends.
+pub fn serve(role: &str, size: &str) -> Result<()> {
+    let found = Role::ALL.iter().find(|(name, _)| *name == role);
+    let Some((_, role)) = found else {
+        return Err(Failure::new(format!("no program is called {role}")));
+    };
+    let mut stream = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut buffer = vec![0x5a; size.parse()?];
+    loop {
+        let over = match role {
+            Role::Sink => stream.read(&mut buffer),
+            Role::Source => stream.write(&buffer),
+            Role::Echo => echo(&mut stream, &mut buffer),
+        };
+        // a reset is an end like any other
+        if over.unwrap_or(0) == 0 {
+            return Ok(());
         }
     }
 }
@@ -64,21 +73,16 @@ pub struct Program(Child);
 
 impl Program {
     /// Starts it on its end of a stream.
-    pub fn start(role: Role, size: usize, stream: UnixStream) -> Measured<Self> {
-        let role = match role {
-            Role::Sink => "sink",
-            Role::Source => "source",
-            Role::Echo => "echo",
-        };
+    pub fn start(role: Role, size: usize, stream: UnixStream) -> Result<Self> {
         let child = Command::new(env::current_exe()?)
-            .args(["stream-program", role, &size.to_string()])
+            .args([VERB, role.name(), &size.to_string()])
             .stdin(Stdio::from(OwnedFd::from(stream)))
             .spawn()?;
         Ok(Self(child))
     }
 
     /// Waits for its end, which follows that of the stream.
-    pub fn end(mut self) -> Measured<()> {
+    pub fn end(mut self) -> Result<()> {
         match sys::wait_for(PATIENCE, || self.0.try_wait().transpose()) {
             Some(status) if status.as_ref().is_ok_and(|status| status.success()) => Ok(()),
             Some(status) => Err(Failure::new(format!("a program ended with {status:?}"))),

@@ -1,4 +1,4 @@
-//! Figures in columns.
+//! Figures in columns, for benchmarks.
 
 /// Rows of text, printed with columns as wide as they need to be.
 #[derive(Debug)]

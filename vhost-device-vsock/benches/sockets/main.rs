@@ -1,0 +1,457 @@
+//! `cargo xtask bench vsock`: the socket device against a plain unix stream socket between the same programs.
+//!
+//! The guest is this process, which drives the rings; the host's programs are processes of their own, the same for the
+//! plain socket and for the device.
+
+use std::env;
+use std::fs;
+use std::io::{IoSliceMut, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use vhost_device_testkit::bench::{Spread, eventfd_round_trips, idle};
+use vhost_device_testkit::failure::{At, Result};
+use vhost_device_testkit::memory::Place;
+use vhost_device_testkit::process::{Daemon, TempDir};
+use vhost_device_testkit::session::Options;
+use vhost_device_testkit::table::Table;
+use vhost_device_testkit::{ensure, fail, sys};
+
+use self::program::{Program, Role};
+use self::support::guest::{Guest, Id, State};
+use self::support::host::launch;
+use self::support::link::{Buffers, LONGEST, PATIENCE, TX};
+use self::support::packet::{HEADER, HOST, RW, STREAM};
+
+mod program;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+const CID: u64 = 3;
+const PORT: u32 = 1234;
+
+/// Sizes of the writes.
+const SIZES: [usize; 3] = [64 << 10, 4096, 64];
+
+/// A Linux guest's receive buffers: one descriptor for a header and 4 KiB.
+const RECEIVE: u32 = HEADER as u32 + 4096;
+
+/// Packets to the device between two kicks.
+const BATCH: usize = 16;
+
+/// Connections that are opened and closed at a time.
+const ABREAST: usize = 32;
+
+/// Idle connections.
+const IDLE: usize = 1000;
+
+/// Round trips made for a row of percentiles.
+const ROUND_TRIPS: usize = 20_000;
+
+/// Length of each measurement in seconds, unless another is given.
+const SECONDS: u64 = 2;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        [program::VERB, role, size] => program::serve(role, size),
+        ["--seconds", seconds, ..] => match seconds.parse() {
+            Ok(seconds) => run(Duration::from_secs(seconds)),
+            Err(error) => Err(error).at("--seconds"),
+        },
+        _ => run(Duration::from_secs(SECONDS)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints all figures, each measured for this time.
+fn run(time: Duration) -> Result<()> {
+    println!(
+        "load average: {}",
+        fs::read_to_string("/proc/loadavg")?.trim()
+    );
+    throughput(time)?;
+    println!();
+    latency()?;
+    println!();
+    churn(time)?;
+    println!();
+    idleness(time)
+}
+
+/// The daemon, a program's listener at [`PORT`], and the guest.
+struct Rig {
+    guest: Guest,
+    listener: UnixListener,
+    daemon: Daemon,
+    /// Where the sockets of the host's programs are.
+    _folder: TempDir,
+}
+
+impl Rig {
+    fn new(arguments: &[&str]) -> Result<Self> {
+        let folder = TempDir::new()?;
+        let path = folder.path().join("v");
+        let text = path.to_string_lossy();
+        let line = [&["--uds-path", &text], arguments].concat();
+        let daemon = launch()?.arguments(line).start()?;
+        let listener = UnixListener::bind(format!("{text}_{PORT}"))?;
+        let options = Options {
+            places: vec![Place::new(0x10_0000, 24 << 20)],
+            ..Options::usual(3)
+        };
+        let buffers = Buffers::of(256, RECEIVE);
+        let mut guest = Guest::with(daemon.socket(), CID, &options, &buffers)?;
+        guest.link.copies = false;
+        Ok(Self {
+            guest,
+            listener,
+            daemon,
+            _folder: folder,
+        })
+    }
+
+    fn called(&mut self) -> Result<(UnixStream, Id)> {
+        let id = self.guest.connect(PORT)?;
+        Ok((self.listener.accept()?.0, id))
+    }
+
+    fn finish(self) -> Result<()> {
+        drop(self.guest);
+        end(self.daemon)
+    }
+}
+
+/// Ends a daemon, which must go well.
+fn end(mut daemon: Daemon) -> Result<()> {
+    daemon.terminate()?.clean()?;
+    daemon.trust();
+    Ok(())
+}
+
+/// What went through, how fast, and what the daemon spent on it.
+struct Flow {
+    bytes: u64,
+    elapsed: Duration,
+    cpu: Duration,
+    packets: u64,
+}
+
+impl Flow {
+    fn rate(&self) -> f64 {
+        self.bytes as f64 / self.elapsed.as_secs_f64()
+    }
+
+    fn row(&self, table: &mut Table, name: &str, size: usize, plain: f64, scattered: f64) {
+        let mb = |rate: f64| format!("{:.0}", rate / 1e6);
+        let micros = self.cpu.as_secs_f64() * 1e6 / self.packets.max(1) as f64;
+        table.row([
+            format!("{name}, writes of {size}"),
+            mb(self.rate()),
+            mb(plain),
+            format!("{:.2}", self.rate() / plain),
+            format!("{:.2}", self.rate() / scattered),
+            format!("{:.0}", self.bytes as f64 / self.packets.max(1) as f64),
+            format!("{micros:.2}"),
+        ]);
+    }
+}
+
+fn throughput(time: Duration) -> Result<()> {
+    let mut table = Table::new(&[
+        "streams",
+        "MB/s",
+        "plain socket",
+        "ratio",
+        "of readv over 16 pages",
+        "bytes/packet",
+        "CPU us/packet",
+    ]);
+    for size in SIZES {
+        // the machine's speed drifts: measured before and after
+        let before = plain(size, time / 2)?;
+        let there = to_host(time, size)?;
+        let between = plain(size, time / 2)?;
+        let back = to_guest(time, size)?;
+        let after = plain(size, time / 2)?;
+        let mean = |a: &Plain, b: &Plain| (a.whole.midpoint(b.whole), a.pages.midpoint(b.pages));
+        let (whole, pages) = mean(&before, &between);
+        there.row(&mut table, "to the host", size, whole, pages);
+        let (whole, pages) = mean(&between, &after);
+        back.row(&mut table, "to the guest", size, whole, pages);
+    }
+    table.print();
+    Ok(())
+}
+
+/// A stream socket between two processes, in bytes a second.
+struct Plain {
+    /// Read in one piece of 64 KiB.
+    whole: f64,
+    /// Read by `readv` into 16 pages.
+    pages: f64,
+}
+
+fn plain(size: usize, duration: Duration) -> Result<Plain> {
+    let mut buffer = vec![0; LONGEST];
+    let whole = drain(size, duration, |stream| stream.read(&mut buffer))?;
+    let mut pages = vec![[0; 4096]; 16];
+    let pages = drain(size, duration, |stream| {
+        let mut slices: Vec<_> = pages.iter_mut().map(|page| IoSliceMut::new(page)).collect();
+        stream.read_vectored(&mut slices)
+    })?;
+    Ok(Plain { whole, pages })
+}
+
+fn drain(
+    size: usize,
+    duration: Duration,
+    mut read: impl FnMut(&mut UnixStream) -> std::io::Result<usize>,
+) -> Result<f64> {
+    let (mut stream, end) = UnixStream::pair()?;
+    let program = Program::start(Role::Source, size, end)?;
+    let start = Instant::now();
+    let mut bytes = 0;
+    while start.elapsed() < duration {
+        for _ in 0..64 {
+            bytes += read(&mut stream)?;
+        }
+    }
+    let rate = bytes as f64 / start.elapsed().as_secs_f64();
+    drop(stream);
+    program.end()?;
+    Ok(rate)
+}
+
+/// The guest sends packets of this size as fast as credit and ring allow; a program reads.
+fn to_host(time: Duration, size: usize) -> Result<Flow> {
+    let mut rig = Rig::new(&[])?;
+    rig.guest
+        .link
+        .make_places(if size > 4096 { 32 } else { 120 }, size);
+    let (stream, id) = rig.called()?;
+    let program = Program::start(Role::Sink, LONGEST, stream)?;
+    let before = rig.daemon.stats()?;
+    let start = Instant::now();
+    let mut flow = Flow {
+        bytes: 0,
+        elapsed: Duration::ZERO,
+        cpu: Duration::ZERO,
+        packets: 0,
+    };
+    while start.elapsed() < time {
+        for _ in 0..64 {
+            send_batch(&mut rig.guest, id, size, &mut flow)?;
+        }
+    }
+    rig.guest.link.all_sent()?;
+    flow.elapsed = start.elapsed();
+    flow.cpu = rig.daemon.stats()?.run_time.saturating_sub(before.run_time);
+    rig.guest.close(id)?;
+    program.end()?;
+    rig.finish()?;
+    Ok(flow)
+}
+
+/// As many packets as there is room for, at most [`BATCH`], and one kick, as Linux's sender does.
+fn send_batch(guest: &mut Guest, id: Id, size: usize, flow: &mut Flow) -> Result<()> {
+    guest.credit(id, size as u32)?;
+    let mut header = guest.header(id, RW);
+    header.len = size as u32;
+    let room = guest.connection(id)?.credit() as usize / size;
+    let mut sent = 0;
+    while sent < room.min(BATCH) && guest.link.has_slot()? {
+        guest.link.post(&header)?;
+        sent += 1;
+    }
+    guest.link.kick()?;
+    if sent == 0 {
+        // all places are taken: the device has to give one back
+        let ring = &mut guest.link.session.rings[TX];
+        ring.arm();
+        if ring.used_index() == ring.next_used() && sys::readable(&ring.call, PATIENCE)? {
+            ring.call.read()?;
+        }
+    }
+    let bytes = (sent * size) as u64;
+    let connection = guest.connection(id)?;
+    connection.tx_cnt = connection.tx_cnt.wrapping_add(bytes as u32);
+    flow.bytes += bytes;
+    flow.packets += sent as u64;
+    Ok(())
+}
+
+/// A program writes; the guest takes what comes.
+fn to_guest(time: Duration, size: usize) -> Result<Flow> {
+    let mut rig = Rig::new(&[])?;
+    let (stream, id) = rig.called()?;
+    let program = Program::start(Role::Source, size, stream)?;
+    let before = rig.daemon.stats()?;
+    let start = Instant::now();
+    let mut flow = Flow {
+        bytes: 0,
+        elapsed: Duration::ZERO,
+        cpu: Duration::ZERO,
+        packets: 0,
+    };
+    while start.elapsed() < time {
+        for _ in 0..64 {
+            flow.packets += rig.guest.pump()? as u64;
+            let unread = rig.guest.connection(id)?.unread;
+            if unread == 0 {
+                rig.guest.sleep(PATIENCE)?;
+            }
+            rig.guest.consume(id, unread)?;
+            flow.bytes += u64::from(unread);
+        }
+    }
+    flow.elapsed = start.elapsed();
+    flow.cpu = rig.daemon.stats()?.run_time.saturating_sub(before.run_time);
+    rig.guest.close(id)?;
+    program.end()?;
+    rig.finish()?;
+    Ok(flow)
+}
+
+fn latency() -> Result<()> {
+    let mut table = Table::new(&["round trips, 64 bytes", "p50 us", "p99 us"]);
+    let us = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e6);
+    let floor = eventfd_round_trips(ROUND_TRIPS)?;
+    for (name, many) in [("one eventfd ping-pong", 1), ("two of them", 2)] {
+        let [p50, p99] = [50, 99].map(|percent| us(floor.percentile(percent) * many));
+        table.row([name.to_owned(), p50, p99]);
+    }
+    for (name, arguments, polls) in [
+        ("guest sleeps", &[][..], false),
+        (
+            "guest sleeps, --poll-us 50",
+            &["--poll-us", "50"][..],
+            false,
+        ),
+        ("guest polls, --poll-us 50", &["--poll-us", "50"][..], true),
+    ] {
+        let mut rig = Rig::new(arguments)?;
+        let (stream, id) = rig.called()?;
+        let program = Program::start(Role::Echo, 64, stream)?;
+        let spread = round_trips(&mut rig.guest, id, polls)?;
+        let [p50, p99] = [50, 99].map(|percent| us(spread.percentile(percent)));
+        table.row([name.to_owned(), p50, p99]);
+        rig.guest.close(id)?;
+        program.end()?;
+        rig.finish()?;
+    }
+    table.print();
+    Ok(())
+}
+
+fn round_trips(guest: &mut Guest, id: Id, polls: bool) -> Result<Spread> {
+    let mut times = Vec::with_capacity(ROUND_TRIPS);
+    for _ in 0..ROUND_TRIPS {
+        let start = Instant::now();
+        guest.write(id, &[1; 64])?;
+        let mut left = 64u32;
+        while left > 0 {
+            guest.pump()?;
+            let unread = guest.connection(id)?.unread;
+            if unread == 0 && !polls {
+                guest.sleep(PATIENCE)?;
+            }
+            ensure!(unread <= left, "{unread} bytes came back");
+            guest.consume(id, unread)?;
+            left -= unread;
+        }
+        times.push(start.elapsed());
+    }
+    Ok(Spread::new(times))
+}
+
+/// The guest opens and closes connections to a program that waits for the end of each.
+fn churn(time: Duration) -> Result<()> {
+    let mut rig = Rig::new(&[])?;
+    let listener = rig.listener.try_clone()?;
+    // it ends with the listener's last connection, which has something to say
+    let program = thread::spawn(move || -> std::io::Result<()> {
+        loop {
+            let (mut stream, _) = listener.accept()?;
+            let mut word = [0; 1];
+            if stream.read(&mut word)? > 0 {
+                return Ok(());
+            }
+        }
+    });
+    let start = Instant::now();
+    let mut count = 0;
+    while start.elapsed() < time {
+        let ids = (0..ABREAST)
+            .map(|_| rig.guest.begin(HOST, PORT, STREAM))
+            .collect::<Result<Vec<_>>>()?;
+        for id in &ids {
+            let state = rig.guest.settled(*id)?;
+            ensure!(state == State::Established, "a connection was refused");
+            rig.guest.shut_down(*id, 3)?;
+        }
+        for id in &ids {
+            rig.guest.ended(*id)?;
+            rig.guest.connections.remove(id);
+        }
+        count += ABREAST;
+    }
+    let rate = count as f64 / start.elapsed().as_secs_f64();
+    let id = rig.guest.connect(PORT)?;
+    rig.guest.write(id, b"!")?;
+    match program.join() {
+        Ok(ended) => ended.at("the program that accepts")?,
+        Err(_) => fail!("the program that accepts panicked"),
+    }
+    println!("connections opened and closed a second, {ABREAST} abreast: {rate:.0}");
+    rig.finish()
+}
+
+fn idleness(time: Duration) -> Result<()> {
+    let mut table = Table::new(&["idle", "wake-ups/s", "threads", "own memory KiB", "more"]);
+    let mut rig = Rig::new(&[])?;
+    let (mut stream, id) = rig.called()?;
+    carry(&mut rig.guest, &mut stream, id)?;
+    let mut streams = vec![stream];
+    let alone = rig.daemon.stats()?.anonymous_kib;
+    for connections in [1, IDLE] {
+        while streams.len() < connections {
+            let (mut stream, id) = rig.called()?;
+            carry(&mut rig.guest, &mut stream, id)?;
+            streams.push(stream);
+        }
+        let figures = idle(&rig.daemon, time)?;
+        let own = rig.daemon.stats()?.anonymous_kib;
+        table.row([
+            format!("{connections} connections"),
+            format!("{:.1}", figures.wakeups),
+            figures.threads.to_string(),
+            own.to_string(),
+            own.saturating_sub(alone).to_string(),
+        ]);
+    }
+    table.print();
+    drop(streams);
+    rig.finish()
+}
+
+/// Some bytes both ways, so that whatever is made on use was made.
+fn carry(guest: &mut Guest, stream: &mut UnixStream, id: Id) -> Result<()> {
+    guest.write(id, &[1; 1000])?;
+    let mut bytes = [0; 1000];
+    stream.read_exact(&mut bytes)?;
+    stream.write_all(&bytes)?;
+    guest.wait("the bytes", |guest| {
+        (guest.connections.get(&id)?.unread == 1000).then_some(())
+    })?;
+    guest.consume(id, 1000)
+}
