@@ -203,8 +203,8 @@ impl ScmiWorker {
     }
 
     fn serve_commands(&mut self, queue: &mut Queue<'_>) {
+        self.count_delayed();
         for served in 1u32.. {
-            self.count_delayed();
             let Some(mut request) = queue.next() else {
                 return;
             };

@@ -258,6 +258,14 @@ fn axis_names(settings: &mut Settings<'_>) -> Result<Vec<Name>, SpecError> {
     Ok(axes)
 }
 
+fn quantities() -> String {
+    let names: Vec<&str> = Quantity::names().collect();
+    format!(
+        "no quantity; there are {}, and numbers up to 255",
+        names.join(" ")
+    )
+}
+
 fn sensor(settings: &mut Settings<'_>, source: SourceSpec) -> Result<Entry, SpecError> {
     let usual = intervals(&INTERVALS).unwrap_or_default();
     let (min, max) = (
@@ -277,9 +285,7 @@ fn sensor(settings: &mut Settings<'_>, source: SourceSpec) -> Result<Entry, Spec
     };
     Ok(Entry::Sensor(Box::new(SensorSpec {
         name: settings.name()?,
-        quantity: settings.parse("type", "no quantity (--help-devices)", |value| {
-            value.parse().ok()
-        })?,
+        quantity: settings.parse("type", &quantities(), |value| value.parse().ok())?,
         scale: settings.parse("scale", "not from -16 to 15", |value| {
             number(value).filter(|scale| (-16..=15).contains(scale))
         })?,
@@ -557,6 +563,162 @@ impl FromStr for SystemPower {
                 Some(path) if !path.is_empty() => Ok(Self::Tell(path.into())),
                 _ => Err("expected refuse, accept or tell=FILE".into()),
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sensor_of(text: &str) -> SensorSpec {
+        match text.parse() {
+            Ok(Entry::Sensor(spec)) => *spec,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn sensors_are_read_as_documented() {
+        let spec = sensor_of(
+            "sim,name=a b,type=voltage,scale=-6,value=1.5,min=0,max=3.3,intervals=5+1000,trips=8,delay=7",
+        );
+        assert_eq!(spec.name.unwrap().text(), "a b");
+        assert_eq!(
+            (spec.quantity, spec.scale),
+            (Some(Quantity::VOLTAGE), Some(-6))
+        );
+        assert_eq!(spec.range, Some((0.0, 3.3)));
+        let intervals: Vec<Duration> = spec.intervals.iter().map(|one| one.duration()).collect();
+        assert_eq!(intervals, [1000, 5].map(Duration::from_millis));
+        assert_eq!(
+            (spec.trips, spec.delay),
+            (8, Some(Duration::from_millis(7)))
+        );
+        assert_eq!(spec.source, SourceSpec::Waves(vec![Wave::Constant(1.5)]));
+
+        let spec = sensor_of("kind=iio,path=/x,channel=in_temp,buffer=/dev/iio:device0");
+        let SourceSpec::Iio {
+            path,
+            channel,
+            buffer,
+        } = spec.source
+        else {
+            panic!("{spec:?}");
+        };
+        assert_eq!((path, channel.as_str()), ("/x".into(), "in_temp"));
+        assert_eq!(buffer, Some("/dev/iio:device0".into()));
+
+        let spec = sensor_of("fake,name=foo");
+        assert_eq!(
+            (spec.axes.len(), spec.quantity),
+            (3, Some(Quantity::ACCELERATION))
+        );
+    }
+
+    #[test]
+    fn lists_are_put_in_order() {
+        let Ok(Entry::Clock { clock, parents }) = "clock,name=c,rates=3+1+2+1,parents=b+a".parse()
+        else {
+            panic!("no clock");
+        };
+        assert_eq!((clock.rates, clock.rate), (Rates::List(vec![1, 2, 3]), 1));
+        let names: Vec<&str> = parents.iter().map(Name::text).collect();
+        assert_eq!(names, ["b", "a"]);
+        let Ok(Entry::Performance(domain)) = "perf,name=p,levels=2:20:200+1".parse() else {
+            panic!("no performance domain");
+        };
+        let levels: Vec<_> = domain
+            .levels
+            .iter()
+            .map(|one| (one.level, one.power, one.latency))
+            .collect();
+        assert_eq!(
+            (levels, domain.sustained),
+            (vec![(1, 0, 0), (2, 20, 200)], 2)
+        );
+    }
+
+    #[test]
+    fn every_kind_and_key_is_described() {
+        let help = include_str!("devices.txt");
+        for kind in [
+            "sim", "file", "iio", "hwmon", "fake", "clock", "power", "perf", "cpufreq", "reset",
+            "voltage",
+        ] {
+            assert!(
+                help.contains(&format!("\n  {kind} ")),
+                "{kind} is not described"
+            );
+            assert!(
+                !matches!(kind.parse::<Entry>(), Err(SpecError::Kind(_))),
+                "{kind}"
+            );
+        }
+        for key in [
+            "name",
+            "value",
+            "values",
+            "step",
+            "path",
+            "channel",
+            "buffer",
+            "chip",
+            "type",
+            "scale",
+            "axes",
+            "min",
+            "max",
+            "intervals",
+            "trips",
+            "delay",
+            "rates",
+            "rate",
+            "state",
+            "parents",
+            "allow",
+            "fixed",
+            "levels",
+            "sustained",
+            "policy",
+            "control",
+            "level",
+        ] {
+            assert!(
+                help.contains(&format!("{key}=")) || help.contains(key),
+                "{key} is not described"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_entry_or_a_mistake(text in "\\PC{0,60}") {
+            let _ = text.parse::<Entry>();
+        }
+
+        #[test]
+        fn any_settings_are_an_entry_or_a_mistake(
+            kind in "sim|file|iio|hwmon|fake|clock|power|perf|cpufreq|reset|voltage",
+            settings in prop::collection::vec(
+                (
+                    "name|value|values|step|path|channel|type|scale|axes|min|max|intervals|trips|delay|rates|rate|state|\
+                     parents|allow|fixed|levels|level|sustained|policy|control|chip",
+                    "[-0-9:+.a-z]{0,12}",
+                ),
+                0..6,
+            ),
+        ) {
+            let mut text = kind;
+            for (key, value) in settings {
+                text += &format!(",{key}={value}");
+            }
+            if let Ok(Entry::Sensor(spec)) = text.parse() {
+                prop_assert!(spec.axes.len() <= MAX_AXES);
+                prop_assert!(!spec.intervals.is_empty());
+            }
         }
     }
 }
