@@ -203,6 +203,29 @@ fn a_reset_lets_lines_go_and_a_pause_does_not() {
 }
 
 #[test]
+fn rings_that_begin_anew_are_a_reset_guests() {
+    let (daemon, mut outside) = start_sim("s4");
+    let mut driver = Driver::new(&daemon);
+    driver.tell(SET_VALUE, 3, 1);
+    driver.tell(SET_DIRECTION, 3, OUT);
+    driver.tell(SET_IRQ_TYPE, 1, RISING);
+    for queue in [REQUESTS, EVENTS] {
+        driver.session.stop_ring(queue).unwrap();
+    }
+    for queue in [REQUESTS, EVENTS] {
+        driver.session.rings[queue].reset();
+        driver.session.start_ring(queue).unwrap();
+        driver.session.enable(queue, true).unwrap();
+    }
+    assert_eq!(outside.ask("info 3"), "ok in 0 none");
+    assert_eq!(outside.ask("info 1"), "ok in 0 none");
+    // and the driver that comes next finds a working device
+    driver.tell(SET_VALUE, 3, 1);
+    driver.tell(SET_DIRECTION, 3, OUT);
+    assert_eq!(outside.ask("info 3"), "ok out 1 none");
+}
+
+#[test]
 fn a_chip_that_disappears_gives_errors_and_comes_back() {
     let (daemon, mut outside) = start_sim("s4");
     let mut driver = Driver::new(&daemon);

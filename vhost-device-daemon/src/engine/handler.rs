@@ -368,7 +368,20 @@ impl<D: Device> Handler<D> {
         if ring.running {
             return Err(fault(format_args!("queue {index} is running")));
         }
+        let anew = base == 0 && ring.base != 0;
         ring.base = base;
+        if anew && self.rings.iter().all(|ring| !ring.running) {
+            self.start_over()?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what the driver set up. A guest that was only paused goes on with its rings where they stopped; if they begin
+    /// anew it was reset, of which QEMU says nothing else: it stops the rings, and sets them up when the driver is back.
+    fn start_over(&mut self) -> Result<()> {
+        metrics::count(&self.metrics.resets);
+        self.crew.reset().map_err(fault)?;
+        self.device.reset();
         Ok(())
     }
 
@@ -458,11 +471,9 @@ impl<D: Device> VhostUserBackendReqHandlerMut for Handler<D> {
     }
 
     fn reset_device(&mut self) -> Result<()> {
-        metrics::count(&self.metrics.resets);
         self.stop_all()?;
-        self.crew.reset().map_err(fault)?;
+        self.start_over()?;
         self.negotiated = false;
-        self.device.reset();
         Ok(())
     }
 
