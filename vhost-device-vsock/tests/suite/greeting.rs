@@ -191,3 +191,31 @@ fn a_program_may_end_its_side_with_the_request() -> Result<()> {
     assert_eq!(read_to_end(&mut program)?, b"answer");
     Ok(())
 }
+
+#[test]
+fn a_guest_that_never_answers_is_not_waited_for_for_ever() -> Result<()> {
+    let host = Host::start()?;
+    let mut guest = host.guest()?;
+    let mut program = host.ask(PORT)?;
+    let request = guest.link.receive(PATIENCE)?.header;
+    assert_eq!(request.op, REQUEST);
+    // within the patience of its reads
+    closed(&mut program)?;
+    // an answer that comes too late is one to nothing
+    let response = Header {
+        src_cid: request.dst_cid,
+        dst_cid: request.src_cid,
+        src_port: request.dst_port,
+        dst_port: request.src_port,
+        op: RESPONSE,
+        buf_alloc: 65536,
+        ..request
+    };
+    while let Ok(packet) = guest.link.receive(SILENCE) {
+        assert_eq!(packet.header.op, RST);
+    }
+    guest.link.send(&response, &[])?;
+    let end = guest.link.receive(PATIENCE)?.header;
+    assert_eq!((end.op, end.dst_port), (RST, PORT));
+    Ok(())
+}

@@ -294,3 +294,39 @@ fn each_guest_has_its_own_programs() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_guest_has_so_many_connections_and_no_more() -> Result<()> {
+    // documented; connections of siblings take no descriptors, so that it can be reached
+    const MOST: usize = 16 * 1024;
+    let family = Family::start(&[(3, ""), (4, "")])?;
+    let (mut a, mut b) = (family.guest(3)?, family.guest(4)?);
+    b.listen(PORT, STREAM);
+    let before = family.0.stats()?.anonymous_kib;
+    let mut open = Vec::new();
+    let refused = loop {
+        let id = a.begin(4, PORT, STREAM)?;
+        let state = until(&mut a, &mut b, |a, _| {
+            let state = a.connection(id)?.state;
+            Ok((state != State::Connecting).then_some(state))
+        })?;
+        if state == State::Ended {
+            break id;
+        }
+        open.push(id);
+        ensure!(open.len() <= MOST, "more than {MOST} connections");
+    };
+    assert_eq!(open.len(), MOST);
+    let growth = family.0.stats()?.anonymous_kib.saturating_sub(before);
+    assert!(growth <= 32 * 1024, "{growth} KiB");
+    // one goes, and one can come
+    let gone = open[7];
+    a.shut_down(gone, NO_SEND | NO_RECEIVE)?;
+    until(&mut a, &mut b, |a, _| {
+        Ok((a.connection(gone)?.state == State::Ended).then_some(()))
+    })?;
+    a.begin_as(refused, STREAM)?;
+    until(&mut a, &mut b, |a, _| {
+        Ok((a.connection(refused)?.state == State::Established).then_some(()))
+    })
+}
