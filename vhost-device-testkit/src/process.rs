@@ -170,10 +170,6 @@ impl Launch {
         };
         command.env_remove("NOTIFY_SOCKET");
         command.env_remove("RUST_LOG");
-        if env::var_os(TRACE).is_some() {
-            // The tables that the calls are held against.
-            command.env("RUST_LOG", "info,vhost_device_daemon::confine=debug");
-        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         // Sources are moved far up first, so that no target number is the source of another.
         let sources = self
@@ -225,7 +221,11 @@ impl Launch {
     /// When it ends instead, or does not listen within [`START_TIMEOUT`].
     pub fn start(self) -> Result<Daemon> {
         let socket = self.dir().join("s");
-        let launch = self.arguments([OsString::from("--socket-path"), socket.into()]);
+        let mut launch = self.arguments([OsString::from("--socket-path"), socket.into()]);
+        if env::var_os(TRACE).is_some() {
+            // The tables that the calls are held against.
+            launch = launch.environment("RUST_LOG", "info,vhost_device_daemon::confine=debug");
+        }
         let mut daemon = launch.spawn()?;
         let socket = daemon.socket.clone();
         daemon.wait_listening(&socket)?;
