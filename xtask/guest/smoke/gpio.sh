@@ -42,8 +42,11 @@ until_true() {
 
 is_armed() { grep -Eq 'virtio[0-9]+ +2 +gpiomon' /proc/interrupts; }
 
-# Waits until the interrupt of line 2 is armed.
-armed() { until_true is_armed; }
+# Waits until the gpiomon that writes to this file has its line. The table of interrupts has it before it is armed.
+armed() {
+    until_true grep -q Monitoring "$1"
+    is_armed || fail "the interrupt is not armed"
+}
 
 disarmed() { if is_armed; then fail "the interrupt is still armed"; fi; }
 
@@ -55,12 +58,12 @@ esac
 
 # The edges that gpiomon sees while the led goes on, off, on and off.
 edges() {
-    gpiomon -c "$(chip)" -e "$1" -F %E -n "$2" button >/tmp/edges &
+    gpiomon --banner -c "$(chip)" -e "$1" -F %E -n "$2" button >/tmp/edges &
     monitor=$!
-    armed
+    armed /tmp/edges
     gpioset -c "$(chip)" -t 30ms,30ms,30ms,0 led=1
     wait "$monitor"
-    tr '\n' ' ' </tmp/edges
+    grep -v Monitoring /tmp/edges | tr '\n' ' '
 }
 
 test -n "$(chip)"
@@ -90,14 +93,14 @@ test_interrupts() {
     disarmed
 
     # and when it is killed; edges that nobody waits for are not kept
-    gpiomon -c "$(chip)" button >/tmp/none &
+    gpiomon --banner -c "$(chip)" button >/tmp/none &
     monitor=$!
-    armed
+    armed /tmp/none
     kill "$monitor"
     wait "$monitor" || true
     disarmed
     gpioset -c "$(chip)" -t 10ms,0 led=1
-    test ! -s /tmp/none
+    test "$(wc -l </tmp/none)" -eq 1
     test "$(edges both 4)" = "rising falling rising falling " || fail "again: $(cat /tmp/edges)"
 }
 
@@ -187,9 +190,9 @@ hold led=1
 becomes button 1
 monitor=
 if test $interrupts = yes; then
-    gpiomon -c "$(chip)" button >/tmp/none &
+    gpiomon --banner -c "$(chip)" button >/tmp/none &
     monitor=$!
-    armed
+    armed /tmp/none
 fi
 cd /sys/bus/virtio/drivers/gpio_virtio
 device=$(basename virtio*)
