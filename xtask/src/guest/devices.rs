@@ -177,3 +177,26 @@ impl Device {
         format!("vhost-device-{}", self.name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_device_is_tried_in_all_that_have_it() {
+        let machines = |since| {
+            let device = DEVICES.iter().find(|device| device.since == since);
+            let tried =
+                |machine: &Machine| device.is_some_and(|device| device.is_tried_in(*machine));
+            let all = [
+                Machine::Uml,
+                Machine::Qemu(Version::Own),
+                Machine::Qemu(Version::Newest),
+            ];
+            all.iter().map(tried).collect::<Vec<_>>()
+        };
+        assert_eq!(machines(Since::Own), [true, true, false]);
+        assert_eq!(machines(Since::OwnInPart), [true, true, true]);
+        assert_eq!(machines(Since::Newest), [true, false, true]);
+    }
+}
