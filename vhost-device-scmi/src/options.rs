@@ -58,6 +58,9 @@ pub enum SpecError {
         /// The key.
         key: &'static str,
     },
+    /// Settings that do not go together.
+    #[error("{0}")]
+    Conflict(&'static str),
     /// A value that makes no sense.
     #[error("{key}={value}: {expected}")]
     Value {
@@ -118,16 +121,17 @@ impl<'a> Settings<'a> {
             .transpose()
     }
 
-    /// Takes a list out, with something in it.
+    /// Takes a list out, with something in it, but no more than `most`.
     fn list<T>(
         &mut self,
         key: &str,
+        most: usize,
         expected: &str,
         read: impl Fn(&str) -> Option<T>,
     ) -> Result<Option<Vec<T>>, SpecError> {
         self.parse(key, expected, |value| {
             let list: Option<Vec<T>> = value.split('+').map(&read).collect();
-            list.filter(|list| list.len() <= MAX_ENTRIES)
+            list.filter(|list| list.len() <= most)
         })
     }
 
@@ -240,22 +244,11 @@ impl FromStr for Entry {
     }
 }
 
-fn intervals(list: &[u32]) -> Option<Vec<Interval>> {
-    let mut list = list.to_vec();
+/// Update intervals in milliseconds, the longest first.
+fn intervals(mut list: Vec<u32>) -> Vec<Interval> {
     list.sort_unstable_by(|a, b| b.cmp(a));
     list.dedup();
-    list.into_iter().map(Interval::from_millis).collect()
-}
-
-fn axis_names(settings: &mut Settings<'_>) -> Result<Vec<Name>, SpecError> {
-    let axes = settings.list("axes", "not names of one to seven axes", |name| {
-        name.parse().ok()
-    })?;
-    let axes = axes.unwrap_or_default();
-    if axes.len() > MAX_AXES {
-        return Err(wrong("axes", "...", "not names of one to seven axes"));
-    }
-    Ok(axes)
+    list.into_iter().filter_map(Interval::from_millis).collect()
 }
 
 fn quantities() -> String {
@@ -267,7 +260,6 @@ fn quantities() -> String {
 }
 
 fn sensor(settings: &mut Settings<'_>, source: SourceSpec) -> Result<Entry, SpecError> {
-    let usual = intervals(&INTERVALS).unwrap_or_default();
     let (min, max) = (
         settings.parse("min", "not a number", wave::number)?,
         settings.parse("max", "not a number", wave::number)?,
@@ -276,29 +268,27 @@ fn sensor(settings: &mut Settings<'_>, source: SourceSpec) -> Result<Entry, Spec
         (Some(min), Some(max)) if min <= max => Some((min, max)),
         (None, None) => None,
         _ => {
-            return Err(wrong(
-                "min",
-                "...",
+            return Err(SpecError::Conflict(
                 "min and max go together, in this order",
             ));
         }
     };
+    let axes = settings.list("axes", MAX_AXES, "not names of one to seven axes", |name| {
+        name.parse().ok()
+    })?;
+    let millis = "not milliseconds up to an hour, with no more than four digits that count";
+    let list = settings.list("intervals", MAX_ENTRIES, millis, |text| {
+        number(text).filter(|millis| Interval::from_millis(*millis).is_some())
+    })?;
     Ok(Entry::Sensor(Box::new(SensorSpec {
         name: settings.name()?,
         quantity: settings.parse("type", &quantities(), |value| value.parse().ok())?,
         scale: settings.parse("scale", "not from -16 to 15", |value| {
             number(value).filter(|scale| (-16..=15).contains(scale))
         })?,
-        axes: axis_names(settings)?,
+        axes: axes.unwrap_or_default(),
         range,
-        intervals: settings
-            .list("intervals", "not milliseconds up to an hour", number)?
-            .map(|list| {
-                intervals(&list)
-                    .ok_or_else(|| wrong("intervals", "...", "not milliseconds up to an hour"))
-            })
-            .transpose()?
-            .unwrap_or(usual),
+        intervals: intervals(list.unwrap_or(INTERVALS.to_vec())),
         trips: settings
             .parse("trips", "not from 0 to 8", |value| {
                 number(value).filter(|trips| *trips <= MAX_TRIPS)
@@ -325,7 +315,7 @@ fn fake(settings: &mut Settings<'_>) -> Result<Entry, SpecError> {
         scale: Some(0),
         axes: xyz(),
         range: None,
-        intervals: intervals(&INTERVALS).unwrap_or_default(),
+        intervals: intervals(INTERVALS.to_vec()),
         trips: 0,
         delay: None,
         source: SourceSpec::Waves(vec![Wave::Count(0.0); 3]),
@@ -354,9 +344,7 @@ fn sim(settings: &mut Settings<'_>) -> Result<Entry, SpecError> {
         }
         (None, None) => SourceSpec::Waves(vec![Wave::Constant(0.0)]),
         _ => {
-            return Err(wrong(
-                "value",
-                "...",
+            return Err(SpecError::Conflict(
                 "value does not go with values and step",
             ));
         }
@@ -384,7 +372,7 @@ fn fit_axes(axes: &mut Vec<Name>, curves: usize) -> Result<(), SpecError> {
     if axes.len().max(1) == curves {
         Ok(())
     } else {
-        Err(wrong("axes", "...", "there must be a name for each curve"))
+        Err(SpecError::Conflict("there must be a name for each curve"))
     }
 }
 
@@ -428,11 +416,10 @@ fn clock(settings: &mut Settings<'_>) -> Result<Entry, SpecError> {
         number(value).filter(|rate| rates.contains(*rate))
     })?;
     let parents = settings
-        .list("parents", "not names of clocks", |name| name.parse().ok())?
+        .list("parents", MAX_PARENTS, "not names of clocks", |name| {
+            name.parse().ok()
+        })?
         .unwrap_or_default();
-    if parents.len() > MAX_PARENTS {
-        return Err(wrong("parents", "...", "too many"));
-    }
     let clock = Clock {
         name: settings.needed_name()?,
         rate: rate.unwrap_or(rates.lowest()),
@@ -473,7 +460,7 @@ fn permissions(text: &str) -> Option<Permissions> {
 
 fn levels(settings: &mut Settings<'_>) -> Result<Option<Vec<Level>>, SpecError> {
     let expected = "not a list of KILOHERTZ[:MILLIWATTS[:MICROSECONDS]]";
-    let levels = settings.list("levels", expected, |text| {
+    let levels = settings.list("levels", MAX_ENTRIES, expected, |text| {
         let mut parts = text.split(':');
         let level = Level {
             level: number(parts.next()?)?,
