@@ -151,7 +151,7 @@ fn messages_keep_their_ends() -> Result<()> {
         assert_eq!(seen, len);
         data::check(0, &buffer[..seen])?;
         program.write_all(&bytes(5, len))?;
-        let (message, flags) = guest.read_message(id)?;
+        let (message, flags) = guest.read_message(id).at(format!("{len} bytes"))?;
         assert_eq!((message.len(), flags & EOM), (len, EOM));
         data::check(5, &message)?;
     }

@@ -165,7 +165,8 @@ impl VsockWorker {
         let Peer::Host(socket) = &connection.peer else {
             return Ok(Fetched::Nothing);
         };
-        let size = socket.peek(&mut [], true)?;
+        // of one byte: AF_VSOCK tells nothing to who asks for none
+        let size = socket.peek(&mut [0], true)?;
         if size == 0 {
             self.end_or_empty(slot)?;
             return Ok(Fetched::Nothing);
