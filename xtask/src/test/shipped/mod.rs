@@ -3,6 +3,7 @@
 
 mod descriptions;
 mod libvirt;
+mod page;
 mod root;
 mod start;
 mod units;
@@ -24,6 +25,7 @@ const JUDGES: &[Package] = &[
     Package::program("libvirt-clients", "virt-xml-validate"),
     // virt-xml-validate is a script around it
     Package::program("libxml2-utils", "xmllint"),
+    Package::program("qemu-system-x86", "qemu-system-x86_64"),
 ];
 
 /// The instance that the examples are for.
@@ -43,6 +45,10 @@ pub fn run(workspace: &Workspace) -> Result<Tally> {
             tally.add(Tally::of(&format!("{what} of {}", device.name), &result));
         }
     }
+    tally.add(Tally::of(
+        "the README's page",
+        &page::check(workspace, &root),
+    ));
     tally.add(Tally::of("removal", &root.remove()));
     Ok(tally)
 }
