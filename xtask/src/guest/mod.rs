@@ -220,6 +220,13 @@ impl Job<'_> {
     /// Builds what is missing, starts the daemons, boots, and writes the script's output to `output` as it comes. All
     /// daemons must end in order afterwards. Returns the script's exit status.
     pub fn run(&self, workspace: &Workspace, output: &mut dyn Write) -> Result<i32> {
+        for attach in self.devices {
+            let name = attach.device.name;
+            ensure!(
+                attach.device.fits(self.machine),
+                "the release's QEMU has no device for {name}; --qemu=newest has"
+            );
+        }
         prepare(self.machine)?;
         let binaries = self.binaries(workspace)?;
         let folder = Folder::new("guest")?;
