@@ -53,6 +53,27 @@ impl Drop for Dummy {
     }
 }
 
+const TRIGGERS: &str = "/sys/kernel/config/iio/triggers/hrtimer";
+
+/// A trigger that fires a hundred times a second; gone when dropped.
+struct Trigger(PathBuf);
+
+impl Trigger {
+    fn new(name: &str) -> Self {
+        let trigger = Self(Path::new(TRIGGERS).join(name));
+        fs::create_dir(&trigger.0).unwrap();
+        fs::write(device(name).join("sampling_frequency"), "100").unwrap();
+        trigger
+    }
+}
+
+impl Drop for Trigger {
+    fn drop(&mut self) {
+        // a test that failed already has more to say
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
 fn load_dummy() {
     if Path::new(CONFIG).exists() {
         return;
@@ -147,6 +168,35 @@ fn a_reading_is_what_the_kernel_has_now() {
         fs::write(dummy.folder.join("in_steps_input"), steps.to_string()).unwrap();
         assert_eq!(agent.reading(0), steps);
     }
+}
+
+#[test]
+fn scans_of_a_buffer_are_readings_as_long_as_a_guest_is_there() {
+    let trigger = Trigger::new("ticks");
+    let dummy = Dummy::new("scans");
+    let chosen = dummy.folder.join("trigger/current_trigger");
+    fs::write(&chosen, "ticks").unwrap();
+    let node = Path::new("/dev").join(dummy.folder.file_name().unwrap());
+    let buffer = format!(",name=scan,buffer={}", node.display());
+    let daemon = start_with(&[dummy.sensor("in_voltage1-voltage2", &buffer)]);
+    let mut agent = Agent::new(&daemon);
+    let runs = || number(&dummy.folder.join("buffer/enable")) == 1.0;
+    assert!(!runs());
+    // what the driver puts into its scans for this channel
+    let expected = -33.0 * dummy.shown("in_voltage-voltage_scale") / 1000.0;
+    close(read(&mut agent, 0).1, expected);
+    assert!(runs());
+    let reading = agent.reading(0);
+    agent.give(8, ROOM);
+    agent.tell(SENSOR, 0xa, &[0, 1 << 16 | 0x1e << 11 | 1]); // every hundredth of a second
+    agent.tell(SENSOR, 0xb, &[0, 1]);
+    assert_eq!(agent.event().payload[2] as i32, reading as i32);
+    drop(agent);
+    becomes("the buffer goes on", || !runs());
+    drop(daemon);
+    // a trigger in use could not be removed
+    fs::write(&chosen, "\n").unwrap();
+    drop(trigger);
 }
 
 #[test]
