@@ -61,6 +61,9 @@ pub enum HostSpec {
     Unix(PathBuf),
     /// The host's AF_VSOCK.
     Vsock(Forward),
+    /// Simulated programs, for tests and fuzzing: by the port's remainder by 4, nobody listens, somebody says something and
+    /// stays, says something and leaves, or says nothing. None of them reads.
+    Sim,
 }
 
 /// Connections go to and come from the host's AF_VSOCK.

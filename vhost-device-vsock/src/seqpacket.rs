@@ -36,6 +36,11 @@ impl Messages {
         self.backlog.len()
     }
 
+    /// Gives memory back, if there is nothing to keep.
+    pub fn shrink(&mut self) {
+        drop(self.backlog.release());
+    }
+
     /// Whether there is nothing, not even a part of a message.
     pub fn is_empty(&self) -> bool {
         self.backlog.is_empty()
@@ -51,7 +56,11 @@ impl Messages {
         let before = match self.open {
             Some(before) => before,
             None => {
-                self.backlog.append(PREFIX, |_| true);
+                // No prefix yet: a message of no bytes is none.
+                self.backlog.append(PREFIX, |room| {
+                    room.fill(0);
+                    true
+                });
                 0
             }
         };

@@ -4,6 +4,7 @@
 //! the start: one socket per connection, connected to `<uds path>_<port>` or to AF_VSOCK.
 
 mod listener;
+mod sim;
 mod socket;
 mod unix;
 mod vectors;
@@ -68,6 +69,7 @@ impl OpenError {
 enum Target {
     Unix(unix::Sockets),
     Vsock(u32),
+    Sim(sim::Programs),
 }
 
 /// The host's side of one guest.
@@ -95,6 +97,10 @@ impl Host {
                 target: Target::Vsock(forward.cid),
                 listeners: vsock::listen(forward)?,
             }),
+            HostSpec::Sim => Ok(Self {
+                target: Target::Sim(sim::Programs::default()),
+                listeners: Vec::new(),
+            }),
         }
     }
 
@@ -112,6 +118,7 @@ impl Host {
         match &self.target {
             Target::Unix(sockets) => sockets.connect(port, kind),
             Target::Vsock(cid) => vsock::connect(*cid, port, kind),
+            Target::Sim(programs) => programs.connect(port, kind),
         }
     }
 }

@@ -272,7 +272,7 @@ impl VsockWorker {
         if let Peer::Host(socket) = peer {
             self.chores.push(Chore::Close(slot, socket));
         }
-        self.deadlines.linger(slot, Instant::now());
+        self.deadlines.linger(slot, Phase::Closing, Instant::now());
     }
 }
 

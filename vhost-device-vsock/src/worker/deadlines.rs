@@ -5,13 +5,17 @@ use std::time::{Duration, Instant};
 
 use vhost_device_core::Timer;
 
+use crate::connection::Phase;
 use crate::table::Slot;
 
-/// How long a guest may take to confirm the end of a connection, or to answer a request of a program that has left.
+/// How long a guest may take to answer a request for a connection, or to confirm the end of one.
 pub const LINGER: Duration = Duration::from_secs(8);
 
 /// How long a guest's connection waits for a listener that has too many waiting already; what Linux guests allow.
 pub const CONNECT: Duration = Duration::from_secs(2);
+
+/// How much later than that it may be.
+const SLACK: Duration = Duration::from_millis(200);
 
 /// How often a listener that had too many waiting is tried again.
 const RECONNECT: Duration = Duration::from_millis(10);
@@ -23,7 +27,7 @@ const ACCEPT: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub struct Deadlines {
     /// In order of time, as all wait equally long.
-    lingering: VecDeque<(Instant, Slot)>,
+    lingering: VecDeque<(Instant, Slot, Phase)>,
     /// Until when to try to connect.
     connecting: VecDeque<(Instant, Slot)>,
     /// When to try again.
@@ -35,16 +39,16 @@ pub struct Deadlines {
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// The connection has waited long enough.
-    Lingered(Slot),
+    /// The connection has waited long enough, if it still is in this phase.
+    Lingered(Slot, Phase),
     /// It is time to try everything again.
     Retry,
 }
 
 impl Deadlines {
-    /// Waits for the guest to be done with a connection.
-    pub fn linger(&mut self, slot: Slot, now: Instant) {
-        self.lingering.push_back((now + LINGER, slot));
+    /// Waits for the guest to get a connection out of this phase.
+    pub fn linger(&mut self, slot: Slot, phase: Phase, now: Instant) {
+        self.lingering.push_back((now + LINGER, slot, phase));
     }
 
     /// Tries to connect again for a while.
@@ -78,18 +82,17 @@ impl Deadlines {
             return Some(Due::Retry);
         }
         match self.lingering.front() {
-            Some((until, slot)) if *until <= now => {
-                let slot = *slot;
+            Some(&(until, slot, phase)) if until <= now => {
                 self.lingering.pop_front();
-                Some(Due::Lingered(slot))
+                Some(Due::Lingered(slot, phase))
             }
             _ => None,
         }
     }
 
-    /// Sets the timer to the next deadline. It may fire too early, never too late.
+    /// Sets the timer to the next deadline. Those of many connections that follow each other closely are one.
     pub fn arm(&mut self, timer: &mut dyn Timer) {
-        let first = self.lingering.front().map(|(until, _)| *until);
+        let first = self.lingering.front().map(|(until, _, _)| *until + SLACK);
         let Some(next) = first.into_iter().chain(self.retry).min() else {
             return;
         };
@@ -108,8 +111,9 @@ mod tests {
     fn deadlines_are_due_in_order_and_not_before() {
         let mut deadlines = Deadlines::default();
         let (start, slots) = (Instant::now(), [1, 2].map(Slot::from_bits));
-        deadlines.linger(slots[0], start);
-        deadlines.linger(slots[1], start + RECONNECT);
+        let closing = Phase::Closing;
+        deadlines.linger(slots[0], closing, start);
+        deadlines.linger(slots[1], Phase::Asking, start + RECONNECT);
         deadlines.accept(start);
         deadlines.connect(slots[0], start + CONNECT, start);
         assert_eq!(deadlines.due(start), None);
@@ -117,9 +121,10 @@ mod tests {
         assert_eq!(deadlines.connecting(), [(start + CONNECT, slots[0])]);
         assert_eq!(deadlines.due(start + RECONNECT), None);
         let later = start + LINGER;
-        assert_eq!(deadlines.due(later), Some(Due::Lingered(slots[0])));
+        assert_eq!(deadlines.due(later), Some(Due::Lingered(slots[0], closing)));
         assert_eq!(deadlines.due(later), None);
         let last = later + RECONNECT;
-        assert_eq!(deadlines.due(last), Some(Due::Lingered(slots[1])));
+        let asking = Due::Lingered(slots[1], Phase::Asking);
+        assert_eq!(deadlines.due(last), Some(asking));
     }
 }

@@ -84,6 +84,8 @@ pub struct VsockWorker {
     scatter: Scatter,
     room: Room,
     chores: Vec<Chore>,
+    /// Memory of backlogs that were emptied, for the next ones.
+    spare: Vec<Vec<u8>>,
     /// Sum of [`Connection::buffered`] of all connections.
     buffered: usize,
     membership: Membership,
@@ -131,6 +133,7 @@ impl VsockWorker {
             scatter: Scatter::default(),
             room: Room::default(),
             chores: Vec::new(),
+            spare: Vec::new(),
             buffered: 0,
             arrivals: Arrivals::default(),
             deadlines: Deadlines::default(),

@@ -25,7 +25,10 @@ impl VsockWorker {
         match connection.phase {
             Phase::Greeting => self.greet(slot),
             Phase::Connecting => self.finish_connecting(slot),
-            Phase::Asking if connection.hung_up => self.deadlines.linger(slot, Instant::now()),
+            // If the guest has no buffer for the request, nothing else ends it.
+            Phase::Asking if connection.hung_up => {
+                self.deadlines.linger(slot, Phase::Asking, Instant::now());
+            }
             Phase::Open | Phase::Draining => self.open_socket_event(slot, ready),
             Phase::Asking | Phase::Closing => {}
         }
@@ -195,7 +198,7 @@ impl VsockWorker {
             connection.phase = Phase::Asking;
             connection.opening_due = true;
             if connection.hung_up {
-                self.deadlines.linger(slot, Instant::now());
+                self.deadlines.linger(slot, Phase::Asking, Instant::now());
             }
         }
         self.enqueue(slot);
@@ -205,15 +208,15 @@ impl VsockWorker {
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some(due) = self.deadlines.due(now) {
             match due {
-                Due::Lingered(slot) => self.lingered(slot),
+                Due::Lingered(slot, phase) => self.lingered(slot, phase),
                 Due::Retry => self.retry(now),
             }
         }
     }
 
-    fn lingered(&mut self, slot: Slot) {
-        let phase = self.table.get_mut(slot).map(|connection| connection.phase);
-        if matches!(phase, Some(Phase::Closing | Phase::Asking)) {
+    fn lingered(&mut self, slot: Slot, phase: Phase) {
+        let present = self.table.get_mut(slot).map(|connection| connection.phase);
+        if present == Some(phase) {
             self.reset(slot);
         }
     }

@@ -1,5 +1,7 @@
 //! The receive queue: replies, data from the host, and what the guest has to be told about its connections.
 
+use std::time::Instant;
+
 use vhost_device_core::{Io, Queue};
 
 use super::control::number;
@@ -123,6 +125,9 @@ impl VsockWorker {
         let sent = self.send_control(slot, op, 0, queue);
         if let Some(connection) = self.table.get_mut(slot).filter(|_| sent) {
             connection.opening_due = false;
+            if op == OP_REQUEST {
+                self.deadlines.linger(slot, Phase::Asking, Instant::now());
+            }
         }
         sent
     }

@@ -9,6 +9,10 @@ use crate::host::Kind;
 use crate::table::Slot;
 use crate::wire::{Header, OP_RW, SHUTDOWN_RECEIVE};
 
+/// Most backlogs whose memory is kept when they are empty, and the largest of them.
+const MAX_SPARE: usize = 4;
+const MAX_SPARE_BYTES: usize = 512 * 1024;
+
 impl VsockWorker {
     /// Takes the guest's packets, as long as there is room for replies to them.
     pub(super) fn transmit(&mut self, io: &mut Io<'_>) {
@@ -183,6 +187,11 @@ impl VsockWorker {
         let Some(connection) = self.table.get_mut(slot) else {
             return true;
         };
+        if connection.backlog.is_bare()
+            && let Some(memory) = self.spare.pop()
+        {
+            connection.backlog.adopt(memory);
+        }
         let kept = connection
             .backlog
             .append(length, |room| copy(&item.segments, room));
@@ -221,10 +230,19 @@ impl VsockWorker {
     }
 
     fn drained(&mut self, slot: Slot) {
-        if let Some(connection) = self.table.get_mut(slot)
-            && std::mem::take(&mut connection.full)
-        {
-            self.chores.push(Chore::Interest(slot));
+        if let Some(connection) = self.table.get_mut(slot) {
+            if let Some(memory) = connection.backlog.release()
+                && self.spare.len() < MAX_SPARE
+                && memory.capacity() <= MAX_SPARE_BYTES
+            {
+                self.spare.push(memory);
+            }
+            if let Some(seqpacket) = &mut connection.seqpacket {
+                seqpacket.messages.shrink();
+            }
+            if std::mem::take(&mut connection.full) {
+                self.chores.push(Chore::Interest(slot));
+            }
         }
         self.end_sending(slot);
     }
@@ -238,7 +256,7 @@ impl VsockWorker {
         let held = connection.credit.held();
         connection.credit.forward(held);
         let before = connection.buffered();
-        connection.backlog.take(usize::MAX);
+        connection.backlog = Default::default();
         if let Some(seqpacket) = &mut connection.seqpacket {
             seqpacket.messages = Default::default();
         }
