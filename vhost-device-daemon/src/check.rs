@@ -10,6 +10,7 @@ use std::fmt;
 use std::io::{self, Write as _};
 
 use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::{Gid, Group, getegid, geteuid, getgroups};
 use vhost_device_core::Device;
 
 use crate::app::App;
@@ -84,6 +85,9 @@ pub(crate) fn run<A: App>(common: &CommonArgs, args: A::Args) -> Exit {
     let profile = A::profile(&args);
     report.tell_all(A::check(args, count));
     report.tell(descriptors(count, &profile));
+    if report.worst == Exit::Permission {
+        report.tell(identity());
+    }
     // Last, because it cannot be undone.
     report.tell(confinement(common, &profile, count));
     report.worst
@@ -158,6 +162,23 @@ fn descriptors(sockets: usize, profile: &confine::Profile) -> Finding {
             "the limit of open descriptors is unknown: {error}"
         ))),
     }
+}
+
+/// Who may not do what the findings before say.
+fn identity() -> Finding {
+    let name = |group: &Gid| match Group::from_gid(*group) {
+        Ok(Some(known)) => known.name,
+        _ => group.to_string(),
+    };
+    let own = getegid();
+    let others = getgroups().unwrap_or_default();
+    let others = others.iter().filter(|group| **group != own);
+    let groups: Vec<String> = std::iter::once(&own).chain(others).map(name).collect();
+    Finding::Note(format!(
+        "that is what user {} may not do, with the groups {}",
+        geteuid(),
+        groups.join(" ")
+    ))
 }
 
 /// Confines this process as for serving, and tells what the kernel gave.

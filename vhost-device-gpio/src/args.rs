@@ -1,7 +1,9 @@
 //! The command line: the only file that knows clap.
 
+use std::io;
+
 use vhost_device_core::DeviceId;
-use vhost_device_daemon::{Compat, Profile, StartError};
+use vhost_device_daemon::{Compat, Exit, Profile, StartError};
 
 use crate::config::ChipSpec;
 use crate::device::{Gpio, OpenError};
@@ -97,7 +99,17 @@ fn explain(error: OpenError) -> StartError {
             action,
             object,
             source,
-        } => StartError::io(action, object, &source),
+        } => match StartError::io(action, &object, &source) {
+            // not a simulated chip's control socket
+            start if !object.contains("gpiochip") => start,
+            start if start.exit() == Exit::Permission => {
+                start.with_hint("the group of /dev/gpiochip* is usually gpio")
+            }
+            start if source.kind() == io::ErrorKind::NotFound => {
+                start.with_hint("gpiodetect lists the chips of this host")
+            }
+            start => start,
+        },
         OpenError::NoSuchLine { .. } => {
             StartError::missing(error.to_string()).with_hint("gpioinfo lists a chip's lines")
         }
@@ -111,10 +123,6 @@ fn explain(error: OpenError) -> StartError {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
-    use vhost_device_daemon::Exit;
-
     use super::*;
 
     #[test]
@@ -123,7 +131,12 @@ mod tests {
         let io = |number| OpenError::io("open", chip(), &io::Error::from_raw_os_error(number));
         let table = [
             (io(libc::EBUSY), Exit::Missing, "cannot open gpiochip7"),
-            (io(libc::EACCES), Exit::Permission, "cannot open gpiochip7"),
+            (
+                io(libc::EACCES),
+                Exit::Permission,
+                "(the group of /dev/gpio",
+            ),
+            (io(libc::ENOENT), Exit::Missing, "(gpiodetect lists"),
             (
                 OpenError::NoSuchLine {
                     chip: chip(),
