@@ -131,8 +131,9 @@ pub struct Helper {
     wanted: Condvar,
     /// Something was taken back.
     restored: Condvar,
-    /// What the thread will have, until it is started.
-    idle: Mutex<Option<Vec<Box<dyn Place>>>>,
+    /// What the thread works on; nobody else has it.
+    places: Mutex<Vec<Box<dyn Place>>>,
+    is_started: Mutex<bool>,
 }
 
 impl Helper {
@@ -147,23 +148,28 @@ impl Helper {
             }),
             wanted: Condvar::new(),
             restored: Condvar::new(),
-            idle: Mutex::new(Some(places)),
+            places: Mutex::new(places),
+            is_started: Mutex::new(false),
         })
     }
 
     /// Starts the thread, if it was not started yet.
     ///
     /// # Errors
-    /// If there can be no more threads.
+    /// If there can be no more threads; it can be tried again.
     pub fn begin(self: &Arc<Self>) -> io::Result<()> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(places) = idle.take() else {
+        let mut is_started = self
+            .is_started
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *is_started {
             return Ok(());
-        };
+        }
         let helper = Arc::clone(self);
         thread::Builder::new()
             .name("host".into())
-            .spawn(move || helper.run(&helper.name, places))?;
+            .spawn(move || helper.run())?;
+        *is_started = true;
         Ok(())
     }
 
@@ -188,7 +194,8 @@ impl Helper {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, name: &str, mut places: Vec<Box<dyn Place>>) {
+    fn run(&self) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = 0;
         while let Some((place, task, number)) = self.take(next) {
             next = place + 1;
@@ -196,7 +203,7 @@ impl Helper {
                 Some(place) => carry_out(place.as_mut(), &task),
                 None => Err(io::ErrorKind::NotFound.into()),
             };
-            let result = result.map_err(|error| failed(name, &error));
+            let result = result.map_err(|error| failed(&self.name, &error));
             self.put(place, &task, (number, result));
         }
     }
