@@ -1,6 +1,6 @@
 //! What strace wrote about one daemon.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::Names;
 
@@ -8,6 +8,8 @@ use super::Names;
 const TABLE: &str = " calls ";
 /// The module whose log it is.
 const MODULE: &str = "vhost_device_daemon::confine::filter:";
+/// How many groups there are. A daemon whose log nobody reads tells less.
+const GROUPS: usize = 4;
 
 /// A daemon's tables, and what it called once its filter was in force.
 #[derive(Debug, Default)]
@@ -19,25 +21,27 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Reads a trace; `None` of a process that came to no filter, or told no tables.
+    /// Reads a trace; `None` of a process that came to no filter, or did not tell its tables.
     pub fn read(text: &str) -> Option<Self> {
         let lines: Vec<&str> = text.lines().collect();
         let filter = lines
             .iter()
             .rposition(|line| call(line) == Some("seccomp"))?;
-        let (before, after) = lines.split_at(filter + 1);
-        let tables: BTreeMap<_, _> = before.iter().filter_map(|line| table(line)).collect();
-        if tables.is_empty() {
+        let told = lines.iter().take(filter);
+        let tables: BTreeMap<_, _> = told.filter_map(|line| table(line)).collect();
+        if tables.len() < GROUPS {
             return None;
         }
-        let mut threads = BTreeSet::from([thread(lines.get(filter)?)?]);
+        let mut threads = Threads::default();
+        let mut filtered = None;
         let mut called = Names::new();
-        for line in after {
-            if !thread(line).is_some_and(|thread| threads.contains(thread)) {
-                continue;
+        for (number, line) in lines.into_iter().enumerate() {
+            let process = threads.process_of(line);
+            if number == filter {
+                filtered = process;
+            } else if number > filter && process == filtered {
+                called.extend(call(line).map(str::to_owned));
             }
-            threads.extend(new_thread(line));
-            called.extend(call(line).map(str::to_owned));
         }
         Some(Self { tables, called })
     }
@@ -50,17 +54,32 @@ pub fn is_complete(text: &str) -> bool {
         .is_some_and(|line| line.contains("+++ "))
 }
 
-/// Which thread a line is about.
-fn thread(line: &str) -> Option<&str> {
-    line.split(' ').next()
+/// Which threads belong together. A process may fork to find out what it could do.
+#[derive(Default)]
+struct Threads<'a> {
+    /// The first thread of the process that a thread belongs to; of itself, if it is not there.
+    processes: BTreeMap<&'a str, &'a str>,
+    /// Threads that are about to make another, and whether that is one of the same process.
+    making: BTreeMap<&'a str, bool>,
 }
 
-/// The thread that a line tells to be new.
-fn new_thread(line: &str) -> Option<&str> {
-    let is_clone =
-        call(line).is_some_and(|name| name.starts_with("clone")) || line.contains("<... clone");
-    let (_, result) = line.rsplit_once(" = ")?;
-    (is_clone && result.bytes().all(|byte| byte.is_ascii_digit())).then_some(result)
+impl<'a> Threads<'a> {
+    /// The process that a line is about. Lines are given in their order.
+    fn process_of(&mut self, line: &'a str) -> Option<&'a str> {
+        let (thread, _) = line.split_once(' ')?;
+        let process = self.processes.get(thread).copied().unwrap_or(thread);
+        if call(line).is_some_and(|name| name.starts_with("clone")) {
+            self.making.insert(thread, line.contains("CLONE_THREAD"));
+        }
+        if let Some((_, made)) = line.rsplit_once(" = ")
+            && made.bytes().all(|byte| byte.is_ascii_digit())
+            && line.contains("clone")
+            && self.making.remove(thread) == Some(true)
+        {
+            self.processes.insert(made, process);
+        }
+        Some(process)
+    }
 }
 
 /// The name of the call that a line begins: `PID NAME(...`.
@@ -87,22 +106,30 @@ mod tests {
     const TEXT: &str = r#"10 execve("/d", ["/d"], 0x7ff /* 35 vars */) = 0
 10 write(3, "2026-11-22T15:00:00.000Z DEBUG vhost_device_daemon::confine::filter: calls serving: read write\n", 85) = 85
 10 write(3, "2026-11-22T15:00:00.000Z DEBUG vhost_device_daemon::confine::filter: calls of the device: \n", 85) = 85
+10 write(3, "2026-11-22T15:00:00.000Z DEBUG vhost_device_daemon::confine::filter: calls of any process: exit\n", 85) = 85
+10 write(3, "2026-11-22T15:00:00.000Z DEBUG vhost_device_daemon::confine::filter: calls declined: clone3\n", 85) = 85
+10 clone3({flags=CLONE_VM|CLONE_THREAD, <unfinished ...>
+12 recvfrom(4,  <unfinished ...>
+10 <... clone3 resumed> => {parent_tid=[12]}, 88) = 12
+10 clone(child_stack=NULL, flags=SIGCHLD) = 20
 10 seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, {len=9}) = 0
 10 prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) = 0
 10 seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, {len=90}) = 0
 10 read(4, <unfinished ...>
+20 getpid() = 20
 10 clone(child_stack=0x7f, flags=CLONE_VM|CLONE_THREAD, tls=0x7f) = 11
-9 wait4(10, 0x7f, 0, NULL) = 10
 11 write(1, "x(y)", 4) = 4
+12 sendto(4, "x", 1, 0, NULL, 0) = 1
 10 <... read resumed>"", 1) = 0
 11 --- SIGSYS {si_signo=SIGSYS, si_syscall=__NR_socket} ---
 11 +++ exited with 5 +++
 "#;
 
     #[test]
-    fn calls_of_the_filtered_process_count_from_the_last_filter_on() {
+    fn calls_of_all_threads_of_the_filtered_process_count_from_the_last_filter_on() {
         let trace = Trace::read(TEXT).unwrap();
-        assert_eq!(Vec::from_iter(trace.called), ["clone", "read", "write"]);
+        let called = Vec::from_iter(trace.called);
+        assert_eq!(called, ["clone", "read", "sendto", "write"]);
         let serving = trace.tables["serving"].iter();
         assert_eq!(Vec::from_iter(serving), ["read", "write"]);
         assert!(trace.tables["of the device"].is_empty());
@@ -110,7 +137,12 @@ mod tests {
     }
 
     #[test]
-    fn a_process_without_a_filter_is_no_daemon() {
+    fn a_process_without_a_filter_or_without_all_tables_is_not_judged() {
         assert!(Trace::read("10 execve(\"/d\") = 0\n10 +++ exited with 0 +++\n").is_none());
+        let silent: Vec<_> = TEXT
+            .lines()
+            .filter(|line| !line.contains("declined"))
+            .collect();
+        assert!(Trace::read(&silent.join("\n")).is_none());
     }
 }
