@@ -37,7 +37,9 @@ impl Stats {
     pub fn of(pid: Pid) -> io::Result<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let mut stats = Self {
-            descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
+            descriptors: fs::read_dir(format!("/proc/{pid}/fd"))
+                .map_err(explain)?
+                .count(),
             threads: field(&status, "Threads:") as usize,
             resident_kib: field(&status, "VmRSS:"),
             anonymous_kib: field(&status, "RssAnon:"),
@@ -75,6 +77,17 @@ impl Stats {
             self.run_time += Duration::from_nanos(nanos.parse().unwrap_or(0));
         }
         Ok(())
+    }
+}
+
+/// A confined daemon shows what it has open to root only.
+fn explain(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => io::Error::new(
+            error.kind(),
+            format!("{error}; run the tests as root, or by `unshare --map-root-user`"),
+        ),
+        _ => error,
     }
 }
 
