@@ -212,14 +212,14 @@ fn assert_takes_requests<D: Device>(device: &Arc<D>) {
 
 /// A reactor whose events come from the input.
 #[derive(Default)]
-struct SimReactor {
+pub(crate) struct SimReactor {
     watched: BTreeSet<Token>,
     armed: Arc<Mutex<BTreeSet<Token>>>,
 }
 
 impl SimReactor {
     /// What may fire.
-    fn tokens(&self) -> Vec<Token> {
+    pub fn tokens(&self) -> Vec<Token> {
         let armed = self.armed.lock().unwrap();
         self.watched.union(&armed).copied().collect()
     }
