@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vhost_device_core::{GuestFault, Queue, QueueIndex, Request, Ring, Start, Segments, Ticket};
+use vhost_device_core::{GuestFault, Queue, QueueIndex, Request, Ring, Segments, Start, Ticket};
 
 use crate::arena::{Arena, Place, Touched, contents};
 use crate::common::driver::{EVENT_IDX, INDIRECT_DESC};
