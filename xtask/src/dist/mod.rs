@@ -2,6 +2,7 @@
 
 pub mod debian;
 pub mod devices;
+mod licences;
 mod tree;
 mod units;
 
@@ -15,6 +16,7 @@ use anyhow::{Context, Result};
 
 use self::debian::{Effort, Making, Package};
 use self::devices::{DEVICES, Device};
+use self::licences::Crates;
 use self::tree::Tree;
 use crate::man;
 use crate::packages;
@@ -102,6 +104,7 @@ struct Sources<'a> {
     workspace: &'a Workspace,
     programs: PathBuf,
     manuals: Folder,
+    crates: Crates,
     making: Making,
 }
 
@@ -114,6 +117,7 @@ impl<'a> Sources<'a> {
             workspace,
             programs: workspace.build(names, profile)?,
             manuals,
+            crates: Crates::of(workspace)?,
             making: Making {
                 time: time(workspace)?,
                 effort: match profile {
@@ -166,6 +170,8 @@ impl<'a> Sources<'a> {
         self.manuals(&tree, &name)?;
         self.documents(&tree, &package)?;
         self.examples(&tree, device)?;
+        let notice = self.crates.notice(self.workspace, &name)?;
+        tree.compressed_text(&format!("usr/share/doc/{name}/third-party"), &notice)?;
         services(&tree, device)?;
         package.build(&tree, output, &self.making)
     }

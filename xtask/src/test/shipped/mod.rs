@@ -95,6 +95,7 @@ fn files(root: &Root, device: &Device) -> Result<()> {
         format!("usr/share/doc/{name}/changelog.gz"),
         format!("usr/share/doc/{name}/CHANGELOG.md.gz"),
         format!("usr/share/doc/{name}/README.md.gz"),
+        format!("usr/share/doc/{name}/third-party.gz"),
     ] {
         ensure!(root.path().join(&place).is_file(), "there is no {place}");
     }
