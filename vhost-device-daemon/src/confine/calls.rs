@@ -37,6 +37,10 @@ const DESCRIPTOR_COMMANDS: &[u64] = &[
     libc::F_DUPFD_CLOEXEC as u64,
 ];
 
+/// Memory that is given back; and the guards of threads' stacks in younger C libraries (MADV_GUARD_INSTALL and _REMOVE, which
+/// the libc crate does not have for all targets).
+const ADVICE: &[u64] = &[libc::MADV_DONTNEED as u64, libc::MADV_FREE as u64, 102, 103];
+
 const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 
 /// The serving set.
@@ -62,6 +66,7 @@ pub fn serving() -> Vec<Call> {
         Call::new(Sysno::mprotect).bits(2, EXECUTABLE, 0),
         Sysno::munmap.into(),
         Sysno::brk.into(),
+        Call::new(Sysno::madvise).one_of(2, ADVICE),
         // how long a memory file is; whether the socket's name is still ours
         Sysno::statx.into(),
         Sysno::unlinkat.into(),
@@ -70,16 +75,17 @@ pub fn serving() -> Vec<Call> {
         Call::new(Sysno::prctl).one_of(0, &[libc::PR_SET_NAME as u64]),
         Sysno::rseq.into(),
         Sysno::rt_sigprocmask.into(),
-        Sysno::futex.into(),
     ]
 }
 
-/// What any process does that ends, is interrupted, or asks for the time, a random number or its name. Nothing of it reaches beyond the
-/// process.
+/// What any process does that waits, ends, is interrupted, or asks for the time, a random number or its name. Nothing of it
+/// reaches beyond the process.
 pub fn flow() -> Vec<Call> {
     vec![
         Sysno::exit.into(),
         Sysno::exit_group.into(),
+        // its threads wait for each other
+        Sysno::futex.into(),
         // back from the handler of SIGBUS
         Sysno::rt_sigreturn.into(),
         // the kernel's own way to go on waiting after SIGSTOP and SIGCONT
@@ -99,7 +105,6 @@ pub fn flow() -> Vec<Call> {
 pub const DECLINED: &[Sysno] = &[
     Sysno::clone3,
     Sysno::getsockopt,
-    Sysno::madvise,
     Sysno::mremap,
     Sysno::openat,
     Sysno::sched_getaffinity,

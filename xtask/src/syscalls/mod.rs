@@ -87,10 +87,13 @@ fn observe(workspace: &Workspace, device: &'static Device) -> Result<Finding> {
         .env(TRACE, folder.path());
     let status = status_logged(&mut command, &log)?;
     if !status.success() {
-        // A forbidden call is told below; anything else may be the tracer's slowness, and is not this verb's business.
+        // A forbidden call is told below; anything else, here and in guests, may be the tracer's slowness, and is not this
+        // verb's business.
         eprintln!("the tests of {} {}", device.name, describe(status));
     }
-    tracing::with(folder.path(), || guests::of_device(workspace, device))?;
+    if let Err(error) = tracing::with(folder.path(), || guests::of_device(workspace, device)) {
+        eprintln!("the guests with {}: {error:#}", device.name);
+    }
     Finding::of(&settled(folder.path())?)
 }
 
