@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use vhost_device_core::embed::NoReactor;
-use vhost_device_core::{Io, Poll, QueueIndex, Ready, Request, Runner, Serve, Token, Worker};
+use vhost_device_core::{
+    Io, Origin, Poll, Queue, QueueIndex, Ready, Request, Runner, Serve, Start, Token, Worker,
+};
 
 use crate::common::driver::{Driver, EVENT_IDX, Piece, readable, writable};
 use crate::common::guest::{self, BUFFERS};
@@ -301,4 +303,36 @@ fn a_kick_of_a_queue_that_does_not_run_does_nothing() {
         assert!(rig.runner.stop(QueueIndex(queue), &mut NoReactor).is_none());
     }
     assert_eq!(kicks.load(Ordering::Relaxed), before);
+}
+
+#[test]
+fn a_worker_sees_whether_a_queue_goes_on_or_begins_anew() {
+    let seen: Arc<Mutex<Vec<Origin>>> = Arc::default();
+    let log = Arc::clone(&seen);
+    let worker = OnKick(move |queue: QueueIndex, io: &mut Io<'_>| {
+        let mut batch = io.queue(queue);
+        log.lock().unwrap().extend(batch.origin());
+        while let Some(request) = batch.next() {
+            request.finish();
+        }
+    });
+    let mut rig = Rig::new(worker, guest::memory(), &[16], EVENT_IDX);
+    rig.drivers[0].add(&[readable(BUFFERS, 1)]).unwrap();
+    rig.serve(0);
+    for goes_on in [true, false] {
+        let stopped = rig.stop(0);
+        assert_eq!(stopped.next_available, 1);
+        let start = Start {
+            next_available: if goes_on { 1 } else { 0 },
+            ..rig.drivers[0].start(0, &rig.memory, || {})
+        };
+        rig.runner.start(start).unwrap();
+        rig.settle();
+    }
+    let mut seen = std::mem::take(&mut *seen.lock().unwrap());
+    seen.dedup();
+    let indices: Vec<_> = seen.iter().map(|origin| origin.index).collect();
+    assert_eq!(indices, [0, 1, 0]);
+    assert_ne!(seen[0].run, seen[2].run);
+    assert!(Queue::stopped().origin().is_none());
 }
