@@ -16,6 +16,7 @@ use vhost_device_testkit::failure::{At, Result};
 use vhost_device_testkit::memory::Place;
 use vhost_device_testkit::process::{Daemon, TempDir};
 use vhost_device_testkit::session::Options;
+use vhost_device_testkit::stats::Stats;
 use vhost_device_testkit::table::Table;
 use vhost_device_testkit::{ensure, fail, sys};
 
@@ -151,9 +152,13 @@ impl Flow {
         self.bytes as f64 / self.elapsed.as_secs_f64()
     }
 
-    fn row(&self, table: &mut Table, name: &str, size: usize, plain: f64, scattered: f64) {
+    fn row(&self, table: &mut Table, name: &str, size: usize, before: &Plain, after: &Plain) {
         let mb = |rate: f64| format!("{:.0}", rate / 1e6);
         let micros = self.cpu.as_secs_f64() * 1e6 / self.packets.max(1) as f64;
+        let per_mib = self.cpu.as_secs_f64() * MICROS_PER_MIB / self.bytes.max(1) as f64;
+        let plain = before.whole.midpoint(after.whole);
+        let scattered = before.pages.midpoint(after.pages);
+        let reader = before.cpu.midpoint(after.cpu) * MICROS_PER_MIB;
         table.row([
             format!("{name}, writes of {size}"),
             mb(self.rate()),
@@ -162,6 +167,8 @@ impl Flow {
             format!("{:.2}", self.rate() / scattered),
             format!("{:.0}", self.bytes as f64 / self.packets.max(1) as f64),
             format!("{micros:.2}"),
+            format!("{per_mib:.0}"),
+            format!("{reader:.0}"),
         ]);
     }
 }
@@ -175,6 +182,8 @@ fn throughput(time: Duration) -> Result<()> {
         "of readv over 16 pages",
         "bytes/packet",
         "CPU us/packet",
+        "us/MiB",
+        "plain readv",
     ]);
     for size in SIZES {
         // the machine's speed drifts: measured before and after
@@ -183,11 +192,8 @@ fn throughput(time: Duration) -> Result<()> {
         let between = plain(size, time / 2)?;
         let back = to_guest(time, size)?;
         let after = plain(size, time / 2)?;
-        let mean = |a: &Plain, b: &Plain| (a.whole.midpoint(b.whole), a.pages.midpoint(b.pages));
-        let (whole, pages) = mean(&before, &between);
-        there.row(&mut table, "to the host", size, whole, pages);
-        let (whole, pages) = mean(&between, &after);
-        back.row(&mut table, "to the guest", size, whole, pages);
+        there.row(&mut table, "to the host", size, &before, &between);
+        back.row(&mut table, "to the guest", size, &between, &after);
     }
     table.print();
     Ok(())
@@ -199,27 +205,31 @@ struct Plain {
     whole: f64,
     /// Read by `readv` into 16 pages.
     pages: f64,
+    /// Seconds of processor time of the latter, for each byte: what does not depend on who else is at work.
+    cpu: f64,
 }
+
+const MICROS_PER_MIB: f64 = 1e6 * 1048576.0;
 
 fn plain(size: usize, duration: Duration) -> Result<Plain> {
     let mut buffer = vec![0; LONGEST];
-    let whole = drain(size, duration, |stream| stream.read(&mut buffer))?;
+    let (whole, _) = drain(size, duration, |stream| stream.read(&mut buffer))?;
     let mut pages = vec![[0; 4096]; 16];
-    let pages = drain(size, duration, |stream| {
+    let (pages, cpu) = drain(size, duration, |stream| {
         let mut slices: Vec<_> = pages.iter_mut().map(|page| IoSliceMut::new(page)).collect();
         stream.read_vectored(&mut slices)
     })?;
-    Ok(Plain { whole, pages })
+    Ok(Plain { whole, pages, cpu })
 }
 
 fn drain(
     size: usize,
     duration: Duration,
     mut read: impl FnMut(&mut UnixStream) -> std::io::Result<usize>,
-) -> Result<f64> {
+) -> Result<(f64, f64)> {
     let (mut stream, end) = UnixStream::pair()?;
     let program = Program::start(Role::Source, size, end)?;
-    let start = Instant::now();
+    let (start, spent) = (Instant::now(), own_time()?);
     let mut bytes = 0;
     while start.elapsed() < duration {
         for _ in 0..64 {
@@ -227,9 +237,15 @@ fn drain(
         }
     }
     let rate = bytes as f64 / start.elapsed().as_secs_f64();
+    let cpu = (own_time()? - spent).as_secs_f64() / bytes as f64;
     drop(stream);
     program.end()?;
-    Ok(rate)
+    Ok((rate, cpu))
+}
+
+/// Processor time of this process so far.
+fn own_time() -> Result<Duration> {
+    Ok(Stats::of_tasks(std::process::id() as sys::Pid)?.run_time)
 }
 
 /// The guest sends packets of this size as fast as credit and ring allow; a program reads.
