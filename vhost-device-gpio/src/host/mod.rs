@@ -1,6 +1,9 @@
 //! The real thing: a chip with lines.
 
-#[allow(unsafe_code, reason = "std cannot remove a file from a folder that it has open")]
+#[allow(
+    unsafe_code,
+    reason = "std cannot remove a file from a folder that it has open"
+)]
 mod control;
 #[cfg(feature = "libgpiod")]
 #[allow(
@@ -16,7 +19,10 @@ use vhost_device_core::{Reactor, Ready, Token};
 
 use crate::line::{Direction, Edge, Edges, Line};
 
-#[cfg_attr(not(feature = "daemon"), allow(unused_imports, reason = "the daemon's sandbox"))]
+#[cfg_attr(
+    not(feature = "daemon"),
+    allow(unused_imports, reason = "the daemon's sandbox")
+)]
 pub use control::DESCRIPTORS as CONTROL_DESCRIPTORS;
 
 /// One connection's use of a chip. What it took hold of it lets go when it is dropped.
