@@ -4,12 +4,12 @@
     reason = "a list of one field is meant"
 )]
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use vhost_device_testkit::conformance::check;
 use vhost_device_testkit::failure::Result;
@@ -119,7 +119,7 @@ impl Subject for FromGuest {
     fn wrong_queue(&self) -> Option<Request> {
         Some(Request {
             queue: TX,
-            ..TO_GUEST.buffer()
+            ..ToGuest::buffer()
         })
     }
 
@@ -130,21 +130,19 @@ impl Subject for FromGuest {
 }
 
 /// Packets to the guest: programs of the host ask for one of its ports.
-struct ToGuest {
-    /// Programs that have asked and wait.
-    programs: Mutex<VecDeque<UnixStream>>,
-}
+struct ToGuest;
 
 /// Programs that wait at the same time.
 const PROGRAMS: usize = 512;
 
-static TO_GUEST: ToGuest = ToGuest {
-    programs: Mutex::new(VecDeque::new()),
-};
+thread_local! {
+    /// Programs that have asked and wait; each row is played on a thread of its own, and must not see those of others leave.
+    static WAITING: RefCell<VecDeque<UnixStream>> = const { RefCell::new(VecDeque::new()) };
+}
 
 impl ToGuest {
     /// A receive buffer, not much longer than a header, so that one lies across whatever the bytes are cut by.
-    fn buffer(&self) -> Request {
+    fn buffer() -> Request {
         Request {
             queue: RX,
             readable: Vec::new(),
@@ -153,7 +151,7 @@ impl ToGuest {
     }
 }
 
-impl Subject for &ToGuest {
+impl Subject for ToGuest {
     fn name(&self) -> &'static str {
         "vsock"
     }
@@ -175,7 +173,7 @@ impl Subject for &ToGuest {
     }
 
     fn probe(&self) -> Request {
-        self.buffer()
+        Self::buffer()
     }
 
     fn long_probe(&self) -> Option<Request> {
@@ -211,11 +209,12 @@ impl Subject for &ToGuest {
     fn stimulate(&self, daemon: &Daemon) -> Result<()> {
         let mut program = UnixStream::connect(daemon.dir().join(SOCKET))?;
         program.write_all(format!("CONNECT {PORT}\n").as_bytes())?;
-        let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        if programs.len() == PROGRAMS {
-            programs.pop_front();
-        }
-        programs.push_back(program);
+        WAITING.with_borrow_mut(|programs| {
+            if programs.len() == PROGRAMS {
+                programs.pop_front();
+            }
+            programs.push_back(program);
+        });
         Ok(())
     }
 }
@@ -231,7 +230,7 @@ macro_rules! rows {
                 #[test]
                 fn $name() {
                     let case = vhost_device_testkit::faults::case($id);
-                    check(&&TO_GUEST, case, env!("CARGO_TARGET_TMPDIR"));
+                    check(&ToGuest, case, env!("CARGO_TARGET_TMPDIR"));
                 }
             )+
         }
