@@ -253,11 +253,13 @@ impl Model {
         self.in_flight -= 1;
         self.unpublished += u64::from(length);
         self.written += u64::from(length);
+        self.counters.bytes += u64::from(length);
     }
 
     /// Completes a request of which so much was read.
     pub fn used_after(&mut self, read: u64, head: u16, length: u32) {
         self.written += read;
+        self.counters.bytes += read;
         self.used(head, length);
     }
 
