@@ -168,13 +168,20 @@ pub fn open_control(path: &Path) -> Result<Endpoint, StartError> {
 fn open_path(path: &Path, access: &Access, compat: Compat) -> Result<Endpoint, StartError> {
     let directory = Arc::new(Directory::of(path)?);
     let _lock = directory.lock()?;
+    // Before the socket: whoever sees the socket sees the link too.
+    let link = if compat.index_symlink {
+        // If somebody listens at the path the link is theirs.
+        bind::clear(&directory, path.file_name().unwrap_or_default())?;
+        Some(index_link::create(&directory, path))
+    } else {
+        None
+    };
     let mut endpoint = Endpoint::bound(bind::bind(&directory, path, access)?, path);
-    if compat.index_symlink {
-        match index_link::create(&directory, path) {
-            Ok(entry) => endpoint.names.insert(0, entry),
-            Err(reason) => log::warn!(
-                "frontends must connect to {endpoint}, without the 0 at its end: {reason}"
-            ),
+    match link {
+        None => {}
+        Some(Ok(entry)) => endpoint.names.insert(0, entry),
+        Some(Err(reason)) => {
+            log::warn!("frontends must connect to {endpoint}, without the 0 at its end: {reason}");
         }
     }
     Ok(endpoint)

@@ -63,7 +63,10 @@ pub(super) fn bind(
 }
 
 /// Makes room for a socket at `name`.
-fn clear(directory: &Directory, name: &OsStr) -> Result<(), StartError> {
+///
+/// # Errors
+/// Somebody listens there, or something that is no socket is there.
+pub(super) fn clear(directory: &Directory, name: &OsStr) -> Result<(), StartError> {
     let path = directory.join(name);
     match Occupant::of(&path) {
         Ok(Occupant::Nobody) => Ok(()),

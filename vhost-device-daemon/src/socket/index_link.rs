@@ -8,7 +8,7 @@ use super::directory::{Directory, Entry};
 use super::occupant::Occupant;
 use crate::cli::indexed;
 
-/// Links PATH0 to `path`, which is our own socket in `directory`; the caller holds the directory's lock.
+/// Links PATH0 to `path` in `directory`, where our own socket is or will be; the caller holds the directory's lock.
 ///
 /// A link that is right already is taken over, a dead socket or a link to nothing is replaced, everything else is left
 /// alone.

@@ -472,6 +472,34 @@ fn an_index_link_that_was_replaced_is_not_removed() {
 }
 
 #[test]
+fn a_start_that_is_refused_leaves_the_link_of_who_listens() {
+    let (directory, path) = place();
+    let mut endpoints = open(&path, "", INDEX).unwrap();
+    assert!(open(&path, "", INDEX).is_err());
+    assert!(serves(&mut endpoints[0], &directory.path().join("x.sock0")));
+}
+
+#[test]
+fn whoever_sees_the_socket_sees_the_link() {
+    let (directory, path) = place();
+    let index = directory.path().join("x.sock0");
+    for _ in 0..200 {
+        let watcher = std::thread::spawn({
+            let (path, index) = (path.clone(), index.clone());
+            move || {
+                while !path.exists() {
+                    std::hint::spin_loop();
+                }
+                index.exists()
+            }
+        });
+        let endpoints = open(&path, "", INDEX).unwrap();
+        assert!(watcher.join().unwrap());
+        drop(endpoints);
+    }
+}
+
+#[test]
 fn a_killed_run_with_a_link_does_not_hinder_a_run_with_a_count() {
     let (directory, path) = place();
     dead_socket(&path);

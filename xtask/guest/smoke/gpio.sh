@@ -58,6 +58,7 @@ esac
 
 # The edges that gpiomon sees while the led goes on, off, on and off.
 edges() {
+    : >/tmp/edges
     gpiomon --banner -c "$(chip)" -e "$1" -F %E -n "$2" button >/tmp/edges &
     monitor=$!
     armed /tmp/edges
@@ -93,6 +94,7 @@ test_interrupts() {
     disarmed
 
     # and when it is killed; edges that nobody waits for are not kept
+    : >/tmp/none
     gpiomon --banner -c "$(chip)" button >/tmp/none &
     monitor=$!
     armed /tmp/none
@@ -190,6 +192,7 @@ hold led=1
 becomes button 1
 monitor=
 if test $interrupts = yes; then
+    : >/tmp/none
     gpiomon --banner -c "$(chip)" button >/tmp/none &
     monitor=$!
     armed /tmp/none

@@ -5,6 +5,7 @@ gpioinfo | grep '"'
 monitor=
 case $(cat /sys/bus/virtio/drivers/gpio_virtio/virtio*/features) in
 1*)
+    : >/tmp/bell
     gpiomon --banner -e rising -n 1 -F 'gpiomon: %E edge of line %o' doorbell >/tmp/bell &
     monitor=$!
     # the table of interrupts has the line before its interrupt is armed

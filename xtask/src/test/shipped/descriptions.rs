@@ -130,6 +130,8 @@ pub fn capabilities(root: &Root, device: &Device) -> Result<()> {
     let trace = root.path().with_file_name(format!("{}.trace", device.name));
     let mut command = bounded("strace", LIMIT);
     command.args(["-f", "-qq", "-o"]).arg(&trace).arg(&binary);
+    // cargo sets it for us, and the loader then looks in the build's folders first
+    command.env_remove("LD_LIBRARY_PATH");
     let text = capture(command.args(OTHERS).arg("--print-capabilities"))?;
     let object = object(&text)?;
     ensure!(
