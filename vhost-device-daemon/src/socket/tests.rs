@@ -476,6 +476,7 @@ fn a_start_that_is_refused_leaves_the_link_of_who_listens() {
     let (directory, path) = place();
     let mut endpoints = open(&path, "", INDEX).unwrap();
     assert!(open(&path, "", INDEX).is_err());
+    drop(endpoints[0].accept().unwrap().unwrap()); // the probe
     assert!(serves(&mut endpoints[0], &directory.path().join("x.sock0")));
 }
 
@@ -484,7 +485,7 @@ fn whoever_sees_the_socket_sees_the_link() {
     let (directory, path) = place();
     let index = directory.path().join("x.sock0");
     for _ in 0..200 {
-        let watcher = std::thread::spawn({
+        let watcher = thread::spawn({
             let (path, index) = (path.clone(), index.clone());
             move || {
                 while !path.exists() {
