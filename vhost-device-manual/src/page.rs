@@ -136,3 +136,55 @@ fn others(name: &str) -> Roff {
     ]);
     roff
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::builder::PossibleValuesParser;
+
+    use super::*;
+
+    #[test]
+    fn a_page_has_the_options_under_their_headings_and_what_all_daemons_share() {
+        let mut command = Command::new("vhost-device-x")
+            .version("1.2")
+            .about("Serves x")
+            .arg(
+                Arg::new("form")
+                    .long("form")
+                    .value_name("FORM")
+                    .value_parser(PossibleValuesParser::new(["a", "b"]))
+                    .default_value("a")
+                    .help("The form.")
+                    .long_help("The form.\n\nAt length.")
+                    .help_heading(cli::DEVICE_OPTIONS),
+            )
+            .arg(
+                Arg::new("path")
+                    .long("path")
+                    .help_heading(cli::COMMON_OPTIONS),
+            );
+        command.build();
+        let page = String::from_utf8(render(&command).unwrap()).unwrap();
+        let (_, options) = page.split_once(".SH \"DEVICE OPTIONS\"\n").unwrap();
+        let places: Vec<_> = [
+            "\\-\\-form",
+            "At length.",
+            "One of a, b.",
+            "The default is a.",
+            "COMMON OPTIONS",
+            "\\-\\-path",
+            "EXIT STATUS",
+            "SIGTERM",
+            "RUST_LOG",
+            "SEE ALSO",
+        ]
+        .into_iter()
+        .map(|text| {
+            options
+                .find(text)
+                .unwrap_or_else(|| panic!("{text} is not in {page}"))
+        })
+        .collect();
+        assert!(places.is_sorted(), "{places:?}: {page}");
+    }
+}
