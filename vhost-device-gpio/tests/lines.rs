@@ -258,7 +258,7 @@ fn a_slow_chip_delays_neither_the_control_socket_nor_shutdown() {
 
 #[test]
 fn two_guests_have_two_chips() {
-    use vhost_device_testkit::process::Launch;
+    use vhost_device_testkit::process::{Launch, Served};
     let launch = Launch::new(env!("CARGO_BIN_EXE_vhost-device-gpio").into()).unwrap();
     let socket = launch.dir().join("v");
     let launch = launch

@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -439,6 +440,35 @@ impl Drop for Daemon {
         }
         if !self.trusted {
             self.show_log();
+        }
+    }
+}
+
+/// A daemon that is asked to end when the test is through with it, and must end well.
+#[derive(Debug)]
+pub struct Served(pub Daemon);
+
+impl Deref for Served {
+    type Target = Daemon;
+
+    fn deref(&self) -> &Daemon {
+        &self.0
+    }
+}
+
+impl DerefMut for Served {
+    fn deref_mut(&mut self) -> &mut Daemon {
+        &mut self.0
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // A test that failed already has more to say; the log is shown then.
+        if !std::thread::panicking() {
+            let ending = self.terminate().and_then(Ending::clean);
+            assert!(ending.is_ok(), "{ending:?}");
+            self.trust();
         }
     }
 }

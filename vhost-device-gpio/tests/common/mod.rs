@@ -3,13 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::io::{BufRead, BufReader, Write};
-use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vhost_device_testkit::framing::Framing;
-use vhost_device_testkit::process::{Daemon, Launch};
+use vhost_device_testkit::process::{Daemon, Launch, Served};
 use vhost_device_testkit::session::{Options, Pending, Request, Session};
 
 pub const GET_LINE_NAMES: u16 = 1;
@@ -70,35 +69,6 @@ pub fn start(arguments: &[&str]) -> Daemon {
         .arguments(arguments)
         .start()
         .unwrap()
-}
-
-/// A daemon that is asked to end when the test is through with it, and must end well.
-///
-/// A killed one would not: nor would it say which lines it ran when coverage is measured.
-pub struct Served(pub Daemon);
-
-impl Deref for Served {
-    type Target = Daemon;
-
-    fn deref(&self) -> &Daemon {
-        &self.0
-    }
-}
-
-impl DerefMut for Served {
-    fn deref_mut(&mut self) -> &mut Daemon {
-        &mut self.0
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        // A test that failed already has more to say; the log is shown then.
-        if !std::thread::panicking() {
-            self.terminate().unwrap().clean().unwrap();
-            self.trust();
-        }
-    }
 }
 
 /// A daemon with one simulated chip of these settings, and its outside.

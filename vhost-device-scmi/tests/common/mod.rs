@@ -2,12 +2,11 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use vhost_device_testkit::framing::Framing;
-use vhost_device_testkit::process::{Daemon, Launch};
+use vhost_device_testkit::process::{Daemon, Launch, Served};
 use vhost_device_testkit::session::{Options, Pending, Request, Session};
 
 pub const COMMANDS: usize = 0;
@@ -85,33 +84,6 @@ pub fn command(protocol: u32, message: u32, token: u32, parameters: &[u32], room
 pub fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap();
     String::from_utf8(bytes[..end].to_vec()).unwrap()
-}
-
-/// A daemon that is asked to end when the test is through with it, and must end well.
-pub struct Served(pub Daemon);
-
-impl Deref for Served {
-    type Target = Daemon;
-
-    fn deref(&self) -> &Daemon {
-        &self.0
-    }
-}
-
-impl DerefMut for Served {
-    fn deref_mut(&mut self) -> &mut Daemon {
-        &mut self.0
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        // A test that failed already has more to say; the log is shown then.
-        if !std::thread::panicking() {
-            self.terminate().unwrap().clean().unwrap();
-            self.trust();
-        }
-    }
 }
 
 /// A daemon with these arguments.
