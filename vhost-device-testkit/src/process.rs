@@ -424,16 +424,9 @@ impl Daemon {
     }
 }
 
-/// Set where programs count which of their lines are run.
-const COUNTS: &str = "LLVM_PROFILE_FILE";
-
 impl Drop for Daemon {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            if env::var_os(COUNTS).is_some() {
-                // It writes what it counted only if it ends by itself.
-                let _ = self.terminate();
-            }
             // Fails only when it has ended by itself in between, which is just as well.
             let _ = self.child.kill();
             let _ = self.child.wait();
