@@ -64,8 +64,7 @@ fn the_control_socket_is_taken_from_the_dead_only_and_removed_at_the_end() {
     drop(listener);
     let mut daemon = start(&["--chip", &chip]);
     assert_eq!(Outside::connect(&path).ask("lines"), "ok 4");
-    daemon.terminate().unwrap().clean().unwrap();
-    daemon.trust();
+    daemon.finish().unwrap();
     assert!(!path.exists());
     std::fs::write(&path, "precious").unwrap();
     refused(&["--chip", &chip], 3, &["control", "in use"]);

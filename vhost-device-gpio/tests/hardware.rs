@@ -441,6 +441,5 @@ fn a_chip_that_disappears_gives_errors_and_no_load() {
     driver.refused(GET_VALUE, 1, 0);
     drop(driver);
     daemon.check_alive().unwrap();
-    daemon.terminate().unwrap().clean().unwrap();
-    daemon.trust();
+    daemon.finish().unwrap();
 }

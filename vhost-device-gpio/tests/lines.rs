@@ -252,8 +252,7 @@ fn a_slow_chip_delays_neither_the_control_socket_nor_shutdown() {
     let begin = std::time::Instant::now();
     driver.session.control.config(0, 8).unwrap();
     assert!(begin.elapsed().as_millis() < 200, "{:?}", begin.elapsed());
-    daemon.terminate().unwrap().clean().unwrap();
-    daemon.trust();
+    daemon.finish().unwrap();
 }
 
 #[test]

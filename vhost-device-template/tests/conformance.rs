@@ -150,31 +150,25 @@ fn payload(session: &mut Session, operation: u32, payload: &[u8]) -> Result<Vec<
     Ok(answer.written()[STATUS_BYTES..].to_vec())
 }
 
-fn finish(mut daemon: Daemon) -> Result<()> {
-    daemon.terminate()?.clean()?;
-    daemon.trust();
-    Ok(())
-}
-
 fn reversed() -> Vec<u8> {
     (0..=255).rev().collect()
 }
 
 #[test]
 fn an_echo_is_the_payload_and_a_translation_goes_by_the_table() -> Result<()> {
-    let (daemon, _) = with_table(&reversed())?;
+    let (mut daemon, _) = with_table(&reversed())?;
     let mut session = session(&daemon)?;
     let original = bytes(MAX_PAYLOAD);
     let translated: Vec<u8> = original.iter().map(|byte| 255 - byte).collect();
     assert_eq!(payload(&mut session, ECHO, &original)?, original);
     assert_eq!(payload(&mut session, TRANSLATE, &original)?, translated);
     assert_eq!(payload(&mut session, TRANSLATE, &[])?, []);
-    finish(daemon)
+    daemon.finish()
 }
 
 #[test]
 fn the_drivers_shift_counts_until_the_device_is_reset_or_the_frontend_leaves() -> Result<()> {
-    let (daemon, _) = with_table(&reversed())?;
+    let (mut daemon, _) = with_table(&reversed())?;
     for _ in 0..2 {
         let mut session = session(&daemon)?;
         assert_eq!(payload(&mut session, TRANSLATE, &[0, 255])?, [255, 0]);
@@ -187,12 +181,12 @@ fn the_drivers_shift_counts_until_the_device_is_reset_or_the_frontend_leaves() -
     session.control.set_config(SHIFT.start, &[1])?;
     session.control.reset_device()?;
     assert_eq!(session.control.config(SHIFT.start, 1)?, [0]);
-    finish(daemon)
+    daemon.finish()
 }
 
 #[test]
 fn a_bad_request_is_answered_with_its_status_and_nothing_else() -> Result<()> {
-    let (daemon, _) = with_table(&reversed())?;
+    let (mut daemon, _) = with_table(&reversed())?;
     let mut session = session(&daemon)?;
     let long = request(TRANSLATE, &bytes(MAX_PAYLOAD + 1));
     let narrow = Request {
@@ -214,12 +208,12 @@ fn a_bad_request_is_answered_with_its_status_and_nothing_else() -> Result<()> {
         let answer = exchange(&mut session, &request)?;
         assert_eq!(answer.written(), expected.to_le_bytes());
     }
-    finish(daemon)
+    daemon.finish()
 }
 
 #[test]
 fn a_host_that_fails_is_told_to_the_driver_and_tried_again() -> Result<()> {
-    let (daemon, table) = with_table(&reversed())?;
+    let (mut daemon, table) = with_table(&reversed())?;
     let mut session = session(&daemon)?;
     fs::write(&table, [])?;
     let answer = exchange(&mut session, &request(TRANSLATE, &[1, 2, 3]))?;
@@ -227,5 +221,5 @@ fn a_host_that_fails_is_told_to_the_driver_and_tried_again() -> Result<()> {
     assert_eq!(payload(&mut session, ECHO, &[1, 2, 3])?, [1, 2, 3]);
     fs::write(&table, reversed())?;
     assert_eq!(payload(&mut session, TRANSLATE, &[1, 2])?, [254, 253]);
-    finish(daemon)
+    daemon.finish()
 }

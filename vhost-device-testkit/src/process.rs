@@ -409,6 +409,16 @@ impl Daemon {
         self.wait_end(Duration::from_secs(5)).at("after SIGTERM")
     }
 
+    /// Asks it to end, which must go well.
+    ///
+    /// # Errors
+    /// When it does not end in time, or not with exit code 0.
+    pub fn finish(&mut self) -> Result<()> {
+        self.terminate()?.clean()?;
+        self.trust();
+        Ok(())
+    }
+
     /// The case went well: the log need not be shown.
     pub fn trust(&mut self) {
         self.trusted = true;
@@ -459,9 +469,8 @@ impl Drop for Served {
     fn drop(&mut self) {
         // A test that failed already has more to say; the log is shown then.
         if !std::thread::panicking() {
-            let ending = self.terminate().and_then(Ending::clean);
-            assert!(ending.is_ok(), "{ending:?}");
-            self.trust();
+            let ended = self.finish();
+            assert!(ended.is_ok(), "{ended:?}");
         }
     }
 }

@@ -350,9 +350,7 @@ impl<'a> Stand<'a> {
     /// # Errors
     /// When it does not.
     pub fn stop(mut self) -> Result<()> {
-        self.daemon.terminate()?.clean()?;
-        self.daemon.trust();
-        Ok(())
+        self.daemon.finish()
     }
 }
 

@@ -45,12 +45,6 @@ fn serves(daemon: &Daemon, socket: &str, cid: u64, uds: &str) -> Result<()> {
     Ok(())
 }
 
-fn ended(mut daemon: Daemon) -> Result<()> {
-    daemon.terminate()?.clean()?;
-    daemon.trust();
-    Ok(())
-}
-
 #[test]
 fn command_lines_of_one_guest_work() -> Result<()> {
     for line in [
@@ -60,30 +54,30 @@ fn command_lines_of_one_guest_work() -> Result<()> {
         "--vm guest-cid=4,uds-path=DIR/vm4.vsock,socket=DIR/vhost4.socket",
         "--vm guest_cid=4,uds_path=DIR/vm4.vsock,socket=DIR/vhost4.socket,tx_buffer_size=65536,queue_size=1024,groups=group1+groupA",
     ] {
-        let daemon = started(line, &["vhost4.socket"])?;
+        let mut daemon = started(line, &["vhost4.socket"])?;
         serves(&daemon, "vhost4.socket", 4, "vm4.vsock")?;
-        ended(daemon)?;
+        daemon.finish()?;
     }
     Ok(())
 }
 
 #[test]
 fn the_context_id_is_3_unless_another_is_given() -> Result<()> {
-    let daemon = started("--uds-path=DIR/v --socket=DIR/s", &["s"])?;
+    let mut daemon = started("--uds-path=DIR/v --socket=DIR/s", &["s"])?;
     serves(&daemon, "s", 3, "v")?;
-    ended(daemon)
+    daemon.finish()
 }
 
 #[test]
 fn command_lines_of_two_guests_work() -> Result<()> {
-    let daemon = started(
+    let mut daemon = started(
         "--vm guest-cid=3,socket=DIR/vhost3.socket,uds-path=DIR/vm3.vsock \
          --vm guest-cid=4,socket=DIR/vhost4.socket,uds-path=DIR/vm4.vsock,tx-buffer-size=32768",
         &["vhost3.socket", "vhost4.socket"],
     )?;
     serves(&daemon, "vhost3.socket", 3, "vm3.vsock")?;
     serves(&daemon, "vhost4.socket", 4, "vm4.vsock")?;
-    ended(daemon)
+    daemon.finish()
 }
 
 const YAML: &str = "\
@@ -128,10 +122,10 @@ fn files_of_two_guests_work() -> Result<()> {
         let file = dir.join(name);
         fs::write(&file, text.replace("DIR", &dir.to_string_lossy()))?;
         let launch = launch.arguments([format!("--config={}", file.display())]);
-        let daemon = started_by(launch, &dir, &["vhost3.socket", "vhost4.socket"])?;
+        let mut daemon = started_by(launch, &dir, &["vhost3.socket", "vhost4.socket"])?;
         serves(&daemon, "vhost3.socket", 3, "vm3.sock")?;
         serves(&daemon, "vhost4.socket", 4, "vm4.sock")?;
-        ended(daemon)?;
+        daemon.finish()?;
     }
     Ok(())
 }
@@ -216,9 +210,9 @@ fn the_path_is_taken_from_the_dead_only_and_removed_at_the_end() -> Result<()> {
     let path = dead.dir().join("v");
     drop(UnixListener::bind(&path)?);
     let arguments = ["--uds-path".into(), path.clone().into_os_string()];
-    let daemon = dead.arguments(arguments).start()?;
+    let mut daemon = dead.arguments(arguments).start()?;
     UnixStream::connect(&path)?;
-    ended(daemon)?;
+    daemon.finish()?;
     assert!(!path.exists());
 
     let file = launch()?;

@@ -56,16 +56,10 @@ fn within<T>(limit: Duration, work: impl FnOnce() -> Result<T>) -> Result<T> {
     Ok(result)
 }
 
-fn finish(mut daemon: Daemon) -> Result<()> {
-    daemon.terminate()?.clean()?;
-    daemon.trust();
-    Ok(())
-}
-
 #[test]
 fn a_queue_whose_host_is_stuck_stops_in_time_and_its_thread_changes_nothing_afterwards()
 -> Result<()> {
-    let (daemon, mut pipe) = gate()?;
+    let (mut daemon, mut pipe) = gate()?;
     let mut session = Session::open(daemon.socket(), &Options::usual(2))?;
     answered(&mut session, 0)?;
     let stuck = submit(&mut session, 0, true)?;
@@ -102,12 +96,12 @@ fn a_queue_whose_host_is_stuck_stops_in_time_and_its_thread_changes_nothing_afte
     answered(&mut session, 0)?;
     answered(&mut session, 1)?;
     drop(session);
-    finish(daemon)
+    daemon.finish()
 }
 
 #[test]
 fn a_frontend_that_leaves_a_stuck_host_behind_does_not_keep_the_next_one_waiting() -> Result<()> {
-    let (daemon, pipe) = gate()?;
+    let (mut daemon, pipe) = gate()?;
     let threads = daemon.stats()?.threads;
     for _ in 0..3 {
         let mut session = Session::open(daemon.socket(), &Options::usual(2))?;
@@ -125,21 +119,21 @@ fn a_frontend_that_leaves_a_stuck_host_behind_does_not_keep_the_next_one_waiting
         (now <= threads).then_some(())
     });
     ensure!(gone.is_some(), "threads that were given up never ended");
-    finish(daemon)
+    daemon.finish()
 }
 
 #[test]
 fn a_stuck_host_does_not_keep_the_process_from_ending() -> Result<()> {
-    let (daemon, _pipe) = gate()?;
+    let (mut daemon, _pipe) = gate()?;
     let mut session = Session::open(daemon.socket(), &Options::usual(2))?;
     submit(&mut session, 0, true)?;
     std::thread::sleep(Duration::from_millis(50));
-    within(GIVEN_UP, || finish(daemon))
+    within(GIVEN_UP, || daemon.finish())
 }
 
 #[test]
 fn a_device_model_that_panics_ends_its_connection_and_nothing_else() -> Result<()> {
-    let daemon = Launch::new(levels())?.arguments(["bomb"]).start()?;
+    let mut daemon = Launch::new(levels())?.arguments(["bomb"]).start()?;
     for _ in 0..3 {
         let mut session = Session::open(daemon.socket(), &Options::usual(1))?;
         answered(&mut session, 0)?;
@@ -153,5 +147,5 @@ fn a_device_model_that_panics_ends_its_connection_and_nothing_else() -> Result<(
     let mut session = Session::open(daemon.socket(), &Options::usual(1))?;
     answered(&mut session, 0)?;
     drop(session);
-    finish(daemon)
+    daemon.finish()
 }

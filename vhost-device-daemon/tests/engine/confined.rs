@@ -213,7 +213,5 @@ fn without_namespaces_the_strongest_that_works_is_taken_and_told_in_one_line() -
         matches!(lines[..], [line] if line.contains("no capabilities") && line.contains("refused: namespaces")),
         "{log}"
     );
-    daemon.terminate()?.clean()?;
-    daemon.trust();
-    Ok(())
+    daemon.finish()
 }

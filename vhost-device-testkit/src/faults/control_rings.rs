@@ -230,8 +230,7 @@ pub fn stuck_host(subject: &dyn Subject) -> Result<Outcome> {
     let mut next = Session::open(daemon.socket(), &options).at("next client, host stuck")?;
     next.submit(&request, &Framing::whole())?;
     drop(next);
-    daemon.terminate().at("host stuck")?.clean()?;
-    daemon.trust();
+    daemon.finish().at("host stuck")?;
     drop(host.held);
     Ok(Outcome::Pass)
 }

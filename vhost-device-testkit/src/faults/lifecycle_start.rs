@@ -31,12 +31,6 @@ fn serves_over(subject: &dyn Subject, daemon: &Daemon, control: Control) -> Resu
     subject.judge(&request, &answer)
 }
 
-fn finish(mut daemon: Daemon) -> Result<()> {
-    daemon.terminate()?.clean()?;
-    daemon.trust();
-    Ok(())
-}
-
 /// L1: the capability document is JSON, complete, and nothing else happens.
 pub fn prints_capabilities(subject: &dyn Subject) -> Result<Outcome> {
     let plain = launch(subject)?;
@@ -105,17 +99,15 @@ pub fn inherited_descriptor(subject: &dyn Subject) -> Result<Outcome> {
     let launch_listening = launch(subject)?;
     let path = launch_listening.dir().join("s");
     let listener = UnixListener::bind(&path)?;
-    let daemon = launch_listening
+    let mut daemon = launch_listening
         .inherit(listener, 7)
         .arguments(["--fd", "7"])
         .spawn()?;
     for round in 0..3 {
         serves(subject, &daemon, &path).at(format!("listening descriptor, client {round}"))?;
     }
-    let keep = daemon.keep();
-    finish(daemon).at("listening descriptor")?;
+    daemon.finish().at("listening descriptor")?;
     ensure!(path.exists(), "a socket that was handed down was removed");
-    drop(keep);
     let (ours, theirs) = UnixStream::pair()?;
     let mut daemon = launch(subject)?
         .inherit(theirs, 7)
@@ -158,14 +150,12 @@ pub fn socket_activation(subject: &dyn Subject) -> Result<Outcome> {
     let launch = launch(subject)?;
     let path = launch.dir().join("s");
     let listener = UnixListener::bind(&path)?;
-    let daemon = launch.inherit(listener, 3).activated().spawn()?;
+    let mut daemon = launch.inherit(listener, 3).activated().spawn()?;
     for round in 0..3 {
         serves(subject, &daemon, &path).at(format!("client {round}"))?;
     }
-    let keep = daemon.keep();
-    finish(daemon)?;
+    daemon.finish()?;
     ensure!(path.exists(), "a socket that was handed down was removed");
-    drop(keep);
     Ok(Outcome::Pass)
 }
 
@@ -193,7 +183,7 @@ pub fn several_sockets(subject: &dyn Subject) -> Result<Outcome> {
     serves(subject, &daemon, &paths[1]).at("second socket")?;
     drop(held);
     serves(subject, &daemon, &paths[0]).at("first socket")?;
-    finish(daemon)?;
+    daemon.finish()?;
     ensure!(
         paths.iter().all(|path| !path.exists()),
         "a socket is left behind"
@@ -215,9 +205,9 @@ pub fn path_in_use(subject: &dyn Subject) -> Result<Outcome> {
 
     let dead = launch(subject)?;
     drop(UnixListener::bind(dead.dir().join("s"))?);
-    let daemon = dead.start().at("a dead socket at the path")?;
+    let mut daemon = dead.start().at("a dead socket at the path")?;
     serves(subject, &daemon, daemon.socket()).at("a dead socket at the path")?;
-    finish(daemon)?;
+    daemon.finish()?;
 
     let file = launch(subject)?;
     let path = file.dir().join("s");
@@ -239,7 +229,7 @@ pub fn tells_readiness(subject: &dyn Subject) -> Result<Outcome> {
     let notify = launch.dir().join("notify");
     let manager = UnixDatagram::bind(&notify)?;
     manager.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let daemon = launch.environment("NOTIFY_SOCKET", notify).start()?;
+    let mut daemon = launch.environment("NOTIFY_SOCKET", notify).start()?;
     let mut state = [0; 1024];
     let len = manager.recv(&mut state).at("wait for READY=1")?;
     let text = String::from_utf8_lossy(&state[..len]).into_owned();
@@ -252,7 +242,7 @@ pub fn tells_readiness(subject: &dyn Subject) -> Result<Outcome> {
         "told ready before the socket listens"
     );
     serves(subject, &daemon, daemon.socket())?;
-    finish(daemon)?;
+    daemon.finish()?;
     Ok(Outcome::Pass)
 }
 
@@ -260,14 +250,14 @@ pub fn tells_readiness(subject: &dyn Subject) -> Result<Outcome> {
 pub fn socket_mode_and_alias(subject: &dyn Subject) -> Result<Outcome> {
     for mode in [0o600, 0o660, 0o666] {
         let launch = launch(subject)?.arguments(["--socket-mode", &format!("{mode:o}")]);
-        let daemon = launch.start()?;
+        let mut daemon = launch.start()?;
         let metadata = fs::metadata(daemon.socket())?;
         ensure!(metadata.file_type().is_socket(), "the path is no socket");
         let seen = metadata.permissions().mode() & 0o777;
         ensure!(seen == mode, "mode is {seen:o} instead of {mode:o}");
-        finish(daemon)?;
+        daemon.finish()?;
     }
-    let daemon = launch(subject)?.start()?;
+    let mut daemon = launch(subject)?.start()?;
     let alias = daemon.socket().with_file_name("s0");
     ensure!(
         alias.exists() == subject.has_index_alias(),
@@ -277,13 +267,11 @@ pub fn socket_mode_and_alias(subject: &dyn Subject) -> Result<Outcome> {
     if subject.has_index_alias() {
         serves(subject, &daemon, &alias).at("through the path with an appended 0")?;
     }
-    let keep = daemon.keep();
-    finish(daemon)?;
+    daemon.finish()?;
     ensure!(
         alias.symlink_metadata().is_err(),
         "the path with an appended 0 is left behind"
     );
-    drop(keep);
     Ok(Outcome::Pass)
 }
 

@@ -48,9 +48,8 @@ impl Drop for Family {
     fn drop(&mut self) {
         // a test that failed already has more to say; the log is shown then
         if !std::thread::panicking() {
-            let ending = self.0.terminate().and_then(|ending| ending.clean());
-            assert!(ending.is_ok(), "{ending:?}");
-            self.0.trust();
+            let ended = self.0.finish();
+            assert!(ended.is_ok(), "{ended:?}");
         }
     }
 }

@@ -112,9 +112,8 @@ impl Drop for Host {
     fn drop(&mut self) {
         // a test that failed already has more to say; the log is shown then
         if !std::thread::panicking() {
-            let ending = self.daemon.terminate().and_then(|ending| ending.clean());
-            assert!(ending.is_ok(), "{ending:?}");
-            self.daemon.trust();
+            let ended = self.daemon.finish();
+            assert!(ended.is_ok(), "{ended:?}");
         }
     }
 }

@@ -7,7 +7,7 @@ use vhost_device_testkit::framing::Framing;
 use vhost_device_testkit::session::{Request, Session};
 
 use super::table::Table;
-use super::{Bench, ROUND_TRIPS, finish, idle_table, round_trip_row, round_trip_table};
+use super::{Bench, ROUND_TRIPS, idle_table, round_trip_row, round_trip_table};
 
 const NAME: &str = "vhost-device-gpio";
 /// Lines whose interrupts are armed while the device idles.
@@ -61,7 +61,7 @@ fn throughput(bench: &Bench) -> Result<()> {
         "requests/kick",
     ];
     let mut table = Table::new(&heads);
-    let daemon = bench.start(NAME, &["-l", "s8"])?;
+    let mut daemon = bench.start(NAME, &["-l", "s8"])?;
     for (name, kind) in [("read a line", GET_VALUE), ("set an output", SET_VALUE)] {
         for depth in [1, 16] {
             let mut session = bench.connect(&daemon, 2)?;
@@ -79,7 +79,7 @@ fn throughput(bench: &Bench) -> Result<()> {
         }
     }
     table.print();
-    finish(daemon)
+    daemon.finish()
 }
 
 fn latency(bench: &Bench) -> Result<()> {
@@ -89,13 +89,13 @@ fn latency(bench: &Bench) -> Result<()> {
         ("read a line", "s8"),
         ("read a line, queues on their own thread", "s8,delay=1"),
     ] {
-        let daemon = bench.start(NAME, &["-l", chip])?;
+        let mut daemon = bench.start(NAME, &["-l", chip])?;
         let mut session = bench.connect(&daemon, 2)?;
         let request = message(GET_VALUE, 0, 0);
         let spread = round_trips(&mut session, 0, &request, ROUND_TRIPS, Waiting::Sleeping)?;
         round_trip_row(&mut table, name, &spread);
         drop(session);
-        finish(daemon)?;
+        daemon.finish()?;
     }
     table.print();
     Ok(())
@@ -105,7 +105,7 @@ fn idleness(bench: &Bench) -> Result<()> {
     let mut table = idle_table();
     let lines = format!("s{ARMED}");
     for armed in [0, ARMED] {
-        let daemon = bench.start(NAME, &["-l", &lines])?;
+        let mut daemon = bench.start(NAME, &["-l", &lines])?;
         let mut session = bench.connect(&daemon, 2)?;
         for line in 0..armed {
             ask(&mut session, &message(SET_DIRECTION, line, IN))?;
@@ -119,7 +119,7 @@ fn idleness(bench: &Bench) -> Result<()> {
         }
         bench.idle_row(&mut table, &format!("{armed} armed interrupts"), &daemon)?;
         drop(session);
-        finish(daemon)?;
+        daemon.finish()?;
     }
     table.print();
     Ok(())

@@ -5,7 +5,7 @@ use vhost_device_testkit::failure::Result;
 use vhost_device_testkit::session::Request;
 
 use super::table::Table;
-use super::{Bench, finish, idle_table};
+use super::{Bench, idle_table};
 
 const NAME: &str = "vhost-device-i2c";
 const ARGUMENTS: [&str; 2] = ["--device-list", "sim0:0x20=regs:0x48=lm75:0x50=24c02"];
@@ -70,7 +70,7 @@ fn throughput(bench: &Bench) -> Result<()> {
         "CPU us/transfer",
         "requests/kick",
     ]);
-    let daemon = bench.start(NAME, &ARGUMENTS)?;
+    let mut daemon = bench.start(NAME, &ARGUMENTS)?;
     for (name, requests) in transfers() {
         for depth in DEPTHS {
             let mut session = bench.connect(&daemon, 1)?;
@@ -91,17 +91,17 @@ fn throughput(bench: &Bench) -> Result<()> {
         }
     }
     table.print();
-    finish(daemon)
+    daemon.finish()
 }
 
 fn idleness(bench: &Bench) -> Result<()> {
     let mut table = idle_table();
-    let daemon = bench.start(NAME, &ARGUMENTS)?;
+    let mut daemon = bench.start(NAME, &ARGUMENTS)?;
     let mut session = bench.connect(&daemon, 1)?;
     let probe = request(SENSOR, READ, &[], 2);
     round_trips(&mut session, 0, &probe, 1, Waiting::Sleeping)?;
     bench.idle_row(&mut table, "one frontend, no requests", &daemon)?;
     table.print();
     drop(session);
-    finish(daemon)
+    daemon.finish()
 }

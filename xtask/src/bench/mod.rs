@@ -128,10 +128,3 @@ impl Bench {
         Ok(())
     }
 }
-
-/// Ends a daemon, which must go well.
-pub fn finish(mut daemon: Daemon) -> Measured<()> {
-    daemon.terminate()?.clean()?;
-    daemon.trust();
-    Ok(())
-}

@@ -10,7 +10,7 @@ use vhost_device_testkit::failure::Result;
 use vhost_device_testkit::session::Request;
 
 use super::table::Table;
-use super::{Bench, ROUND_TRIPS, finish, idle_table, round_trip_row, round_trip_table};
+use super::{Bench, ROUND_TRIPS, idle_table, round_trip_row, round_trip_table};
 
 const NAME: &str = "vhost-device-rng";
 /// Size of the requests, requests in flight.
@@ -46,7 +46,7 @@ fn throughput(bench: &Bench) -> Result<()> {
         "requests/kick",
         "times the peer",
     ]);
-    let daemon = bench.start(NAME, &[])?;
+    let mut daemon = bench.start(NAME, &[])?;
     for (bytes, depth) in LOADS {
         // A connection of its own for each load: the driver's descriptors are laid out once.
         let mut session = bench.connect(&daemon, 1)?;
@@ -72,7 +72,7 @@ fn throughput(bench: &Bench) -> Result<()> {
         ]);
     }
     table.print();
-    finish(daemon)
+    daemon.finish()
 }
 
 /// The same load on the same device with the engine of vhost-user-backend.
@@ -90,7 +90,7 @@ fn latency(bench: &Bench) -> Result<()> {
         ("driver sleeps", &[][..]),
         ("driver sleeps, --poll-us 50", &["--poll-us", "50"][..]),
     ] {
-        let daemon = bench.start(NAME, arguments)?;
+        let mut daemon = bench.start(NAME, arguments)?;
         let mut session = bench.connect(&daemon, 1)?;
         let spread = round_trips(
             &mut session,
@@ -101,7 +101,7 @@ fn latency(bench: &Bench) -> Result<()> {
         )?;
         round_trip_row(&mut table, name, &spread);
         drop(session);
-        finish(daemon)?;
+        daemon.finish()?;
     }
     table.print();
     Ok(())
@@ -109,13 +109,13 @@ fn latency(bench: &Bench) -> Result<()> {
 
 fn idleness(bench: &Bench) -> Result<()> {
     let mut table = idle_table();
-    let daemon = bench.start(NAME, &[])?;
+    let mut daemon = bench.start(NAME, &[])?;
     let mut session = bench.connect(&daemon, 1)?;
     round_trips(&mut session, 0, &request(64), 1, Waiting::Sleeping)?;
     bench.idle_row(&mut table, "one frontend, no requests", &daemon)?;
     table.print();
     drop(session);
-    finish(daemon)
+    daemon.finish()
 }
 
 /// What getrandom does by itself.

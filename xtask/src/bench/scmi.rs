@@ -7,7 +7,7 @@ use vhost_device_testkit::framing::Framing;
 use vhost_device_testkit::session::{Request, Session};
 
 use super::table::Table;
-use super::{Bench, ROUND_TRIPS, finish, idle_table, round_trip_row, round_trip_table};
+use super::{Bench, ROUND_TRIPS, idle_table, round_trip_row, round_trip_table};
 
 const NAME: &str = "vhost-device-scmi";
 
@@ -67,7 +67,7 @@ fn throughput(bench: &Bench) -> Result<()> {
         ("read three axes", AXES, &reading),
         ("describe a sensor", CONSTANT, &description),
     ] {
-        let daemon = bench.start(NAME, &["-d", sensor])?;
+        let mut daemon = bench.start(NAME, &["-d", sensor])?;
         for depth in [1, 16] {
             let mut session = bench.connect(&daemon, 2)?;
             ask(&mut session, request)?;
@@ -81,7 +81,7 @@ fn throughput(bench: &Bench) -> Result<()> {
                 format!("{:.1}", figures.requests_per_kick()),
             ]);
         }
-        finish(daemon)?;
+        daemon.finish()?;
     }
     table.print();
     Ok(())
@@ -90,12 +90,12 @@ fn throughput(bench: &Bench) -> Result<()> {
 fn latency(bench: &Bench) -> Result<()> {
     let mut table = round_trip_table("round trips, depth 1, the driver sleeps")?;
     let request = command(READING_GET, &[0, 0]);
-    let daemon = bench.start(NAME, &["-d", CONSTANT])?;
+    let mut daemon = bench.start(NAME, &["-d", CONSTANT])?;
     let mut session = bench.connect(&daemon, 2)?;
     let spread = round_trips(&mut session, 0, &request, ROUND_TRIPS, Waiting::Sleeping)?;
     round_trip_row(&mut table, "read a simulated sensor", &spread);
     drop(session);
-    finish(daemon)?;
+    daemon.finish()?;
     table.print();
     Ok(())
 }
@@ -110,14 +110,14 @@ fn idleness(bench: &Bench) -> Result<()> {
             .map(|number| format!("sim,name=s{number},value=21.5"))
             .collect();
         let arguments: Vec<&str> = entries.iter().flat_map(|one| ["-d", one]).collect();
-        let daemon = bench.start(NAME, &arguments)?;
+        let mut daemon = bench.start(NAME, &arguments)?;
         let mut session = bench.connect(&daemon, 2)?;
         if is_told {
             ask(&mut session, &command(CONTINUOUS_UPDATE_NOTIFY, &[0, 1]))?;
         }
         bench.idle_row(&mut table, name, &daemon)?;
         drop(session);
-        finish(daemon)?;
+        daemon.finish()?;
     }
     table.print();
     Ok(())

@@ -127,11 +127,7 @@ pub fn check(root: &Root, device: &Device) -> Result<()> {
     let mut daemon = example.start(&trace)?;
     let session = Session::open(example.socket(), &Options::usual(1)).map_err(told)?;
     drop(session);
-    daemon
-        .terminate()
-        .and_then(|end| end.clean())
-        .map_err(told)?;
-    daemon.trust();
+    daemon.finish().map_err(told)?;
     ensure!(
         daemon.log().contains("confined: "),
         "it does not say how it is confined: {}",
