@@ -18,7 +18,7 @@ use crate::ring::{Chain, RequestSlot, Ticket};
 /// A position in a list of segments.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cursor {
-    segment: usize,
+    segment: u32,
     offset: u32,
     /// Bytes before the position.
     passed: u64,
@@ -28,7 +28,7 @@ impl Cursor {
     /// The rest of the current segment, at most `limit` bytes, skipping finished segments.
     fn piece(&mut self, list: &[Segment], limit: u64) -> Option<(u64, usize)> {
         loop {
-            let segment = list.get(self.segment)?;
+            let segment = list.get(self.segment as usize)?;
             let left = segment.length - self.offset;
             if left > 0 {
                 let length = u64::from(left).min(limit);
@@ -76,22 +76,22 @@ impl<M: Borrow<Arc<Memory>>> Buffers<M> {
 
     /// Device-readable bytes not read yet.
     pub fn readable(&self) -> u64 {
-        self.chain.readable_bytes - self.read.passed
+        self.chain.readable_bytes() - self.read.passed
     }
 
     /// Device-writable bytes not written yet, without a reserved tail.
     pub fn writable(&self) -> u64 {
-        (self.chain.writable_bytes - self.write.passed).saturating_sub(self.tail)
+        (self.chain.writable_bytes() - self.write.passed).saturating_sub(self.tail)
     }
 
     /// The length to report as used: everything up to the last byte written.
     pub fn written(&self) -> u32 {
         let bytes = if self.tail_written {
-            self.chain.writable_bytes
+            self.chain.writable_bytes()
         } else {
             self.write.passed
         };
-        // The walk refuses chains above 4 GiB - 1.
+        // A chain has at most 4 GiB - 1.
         bytes as u32
     }
 
@@ -107,7 +107,7 @@ impl<M: Borrow<Arc<Memory>>> Buffers<M> {
         while !rest.is_empty() {
             let (address, length) = self
                 .read
-                .piece(&self.chain.readable, rest.len() as u64)
+                .piece(self.chain.readable(), rest.len() as u64)
                 .ok_or(GuestFault::ShortRequest)?;
             let (now, later) = rest.split_at_mut(length);
             slice(self.memory.borrow(), address, length)?
@@ -144,7 +144,7 @@ impl<M: Borrow<Arc<Memory>>> Buffers<M> {
         transfer(
             self.memory.borrow(),
             &mut self.read,
-            &self.chain.readable,
+            self.chain.readable(),
             limit,
             |_, piece| sink(piece),
         )
@@ -160,8 +160,8 @@ impl<M: Borrow<Arc<Memory>>> Buffers<M> {
 
     /// Counts `bytes` read through [`readable_pieces`](Self::readable_pieces), at most what was there.
     pub fn advance_read(&mut self, bytes: u64) {
-        // The sink of a transfer that always takes all it is offered cannot fail.
-        let _ = self.drain_to(bytes, |piece| Ok(piece.len()));
+        let limit = bytes.min(self.readable());
+        skip(&mut self.read, self.chain.readable(), limit, |_, _| {});
     }
 
     /// Appends exactly `bytes` to the answer.
@@ -175,7 +175,7 @@ impl<M: Borrow<Arc<Memory>>> Buffers<M> {
         put(
             self.memory.borrow(),
             &mut self.write,
-            &self.chain.writable,
+            self.chain.writable(),
             bytes,
         )
     }
@@ -204,7 +204,7 @@ impl<M: Borrow<Arc<Memory>>> Buffers<M> {
         transfer(
             memory,
             &mut self.write,
-            &self.chain.writable,
+            self.chain.writable(),
             limit,
             |address, piece| {
                 let filled = source(piece)?.min(piece.len());
@@ -246,11 +246,14 @@ impl<M: Borrow<Arc<Memory>>> Buffers<M> {
         if bytes.len() as u64 != self.tail {
             return Err(GuestFault::ShortAnswer);
         }
-        let mut cursor = seek(&self.chain.writable, self.chain.writable_bytes - self.tail);
+        let mut cursor = seek(
+            self.chain.writable(),
+            self.chain.writable_bytes() - self.tail,
+        );
         put(
             self.memory.borrow(),
             &mut cursor,
-            &self.chain.writable,
+            self.chain.writable(),
             bytes,
         )?;
         self.tail_written = self.tail > 0;
@@ -261,19 +264,27 @@ impl<M: Borrow<Arc<Memory>>> Buffers<M> {
     /// them reports it with [`advance_written`](Self::advance_written).
     pub fn writable_pieces(&self) -> impl Iterator<Item = VolatileSlice<'_>> {
         let memory: &Memory = self.memory.borrow();
-        pieces(memory, self.write, &self.chain.writable, self.writable())
+        pieces(memory, self.write, self.chain.writable(), self.writable())
     }
 
     /// The contiguous pieces of the readable rest, for gather output straight from guest memory.
     pub fn readable_pieces(&self) -> impl Iterator<Item = VolatileSlice<'_>> {
         let memory: &Memory = self.memory.borrow();
-        pieces(memory, self.read, &self.chain.readable, self.readable())
+        pieces(memory, self.read, self.chain.readable(), self.readable())
     }
 
     /// Counts `bytes` written through [`writable_pieces`](Self::writable_pieces), at most the room that was there.
     pub fn advance_written(&mut self, bytes: u64) {
-        // The source of a transfer that always takes all it is offered cannot fail.
-        let _ = self.fill_from(bytes, |piece| Ok(piece.len()));
+        let limit = bytes.min(self.writable());
+        let memory: &Memory = self.memory.borrow();
+        skip(
+            &mut self.write,
+            self.chain.writable(),
+            limit,
+            |address, length| {
+                memory.mark(address, length as u64);
+            },
+        );
     }
 
     pub(crate) fn into_chain(self) -> Chain {
@@ -289,6 +300,16 @@ fn io_error(error: VolatileMemoryError) -> io::Error {
     match error {
         VolatileMemoryError::IOError(error) => error,
         other => io::Error::other(other),
+    }
+}
+
+/// Moves the cursor on by `limit` bytes and shows what it passes, address and length.
+fn skip(cursor: &mut Cursor, list: &[Segment], limit: u64, mut passed: impl FnMut(u64, usize)) {
+    let mut left = limit;
+    while let Some((address, length)) = cursor.piece(list, left) {
+        passed(address, length);
+        cursor.advance(length);
+        left -= length as u64;
     }
 }
 

@@ -299,43 +299,37 @@ impl Memory {
         self.cell(guest)
     }
 
+    /// The bytes of an area, and those of them that are whole aligned words as such.
+    fn cells(&self, guest: u64, len: usize) -> (&[AtomicU8], &[AtomicU64], &[AtomicU8]) {
+        let pointer = self.region(guest, len as u64).pointer(guest).cast();
+        // SAFETY: the area is inside of the mapping, which lives as long as `self`; a byte has no alignment, and every bit
+        // pattern is valid for it and for a word, which `align_to` aligns. Others access them while we do: both are atomic.
+        unsafe { std::slice::from_raw_parts(pointer.as_ptr(), len).align_to() }
+    }
+
     /// Copies bytes out of guest memory.
     pub fn read(&self, guest: u64, out: &mut [u8]) {
-        self.region(guest, out.len() as u64);
-        let mut at = guest;
-        let mut rest = out;
-        while !rest.is_empty() {
-            if at.is_multiple_of(8) && rest.len() >= 8 {
-                let word = self.u64(at).load(Ordering::Relaxed);
-                rest[..8].copy_from_slice(&word.to_ne_bytes());
-                rest = &mut rest[8..];
-                at += 8;
-            } else {
-                rest[0] = self.u8(at).load(Ordering::Relaxed);
-                rest = &mut rest[1..];
-                at += 1;
-            }
+        let (head, words, tail) = self.cells(guest, out.len());
+        let (first, rest) = out.split_at_mut(head.len());
+        let (middle, last) = rest.split_at_mut(size_of_val(words));
+        for (byte, cell) in first.iter_mut().zip(head).chain(last.iter_mut().zip(tail)) {
+            *byte = cell.load(Ordering::Relaxed);
+        }
+        for (bytes, cell) in middle.as_chunks_mut().0.iter_mut().zip(words) {
+            *bytes = cell.load(Ordering::Relaxed).to_ne_bytes();
         }
     }
 
     /// Copies bytes into guest memory.
     pub fn write(&self, guest: u64, data: &[u8]) {
-        self.region(guest, data.len() as u64);
-        let mut at = guest;
-        let mut rest = data;
-        while !rest.is_empty() {
-            if at.is_multiple_of(8)
-                && let Some((word, tail)) = rest.split_first_chunk::<8>()
-            {
-                self.u64(at)
-                    .store(u64::from_ne_bytes(*word), Ordering::Relaxed);
-                rest = tail;
-                at += 8;
-            } else {
-                self.u8(at).store(rest[0], Ordering::Relaxed);
-                rest = &rest[1..];
-                at += 1;
-            }
+        let (head, words, tail) = self.cells(guest, data.len());
+        let (first, rest) = data.split_at(head.len());
+        let (middle, last) = rest.split_at(size_of_val(words));
+        for (byte, cell) in first.iter().zip(head).chain(last.iter().zip(tail)) {
+            cell.store(*byte, Ordering::Relaxed);
+        }
+        for (bytes, cell) in middle.as_chunks().0.iter().zip(words) {
+            cell.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use vhost_device_core::Interest;
+
 use crate::backlog::Backlog;
 use crate::credit::Credit;
 use crate::host::{Kind, Socket};
@@ -119,6 +121,17 @@ pub struct Seqpacket {
     pub outgoing: Option<Outgoing>,
 }
 
+/// Whether the guest is asked for room for what the host program sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// There was room lately.
+    Not,
+    /// If it does not tell of some before long.
+    Soon,
+    /// It was asked. Once is enough: it tells when there is some.
+    Asked,
+}
+
 /// A connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -148,8 +161,14 @@ pub struct Connection {
     pub starved: bool,
     /// The host's socket was full: an event tells when it is not.
     pub full: bool,
-    /// Room to write in the socket is an event.
-    pub watched_for_room: bool,
+    /// Something to read in the socket is no event: it is read once the guest has room.
+    pub deaf: bool,
+    /// What of the socket is an event at present.
+    pub watched: Interest,
+    /// Whether the guest is asked for room.
+    pub asking: Asking,
+    /// The packet that asks is to be sent.
+    pub request_due: bool,
     /// The packet that begins the connection, REQUEST or RESPONSE, is to be sent.
     pub opening_due: bool,
     /// The guest asked for a credit update.
@@ -175,7 +194,10 @@ impl Connection {
             hung_up: false,
             starved: false,
             full: false,
-            watched_for_room: false,
+            deaf: false,
+            watched: Interest::NONE,
+            asking: Asking::Not,
+            request_due: false,
             opening_due: false,
             update_due: false,
             greeted: false,
@@ -187,6 +209,22 @@ impl Connection {
         match &self.peer {
             Peer::Host(socket) => Some(socket),
             _ => None,
+        }
+    }
+
+    /// The guest has room.
+    pub fn feed(&mut self) {
+        self.starved = false;
+        if self.asking == Asking::Asked {
+            self.asking = Asking::Not;
+        }
+    }
+
+    /// What of the host's socket should be an event.
+    pub fn interest(&self) -> Interest {
+        Interest {
+            readable: !self.deaf,
+            writable: self.full,
         }
     }
 

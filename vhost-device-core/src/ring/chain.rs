@@ -31,37 +31,64 @@ impl Descriptor {
     }
 }
 
-/// The buffers of one request, in order. Reused from request to request, so that no request allocates.
+/// The buffers of one request, in order. Reused from request to request, so that no request allocates; and small, as it is
+/// moved with its request.
 #[derive(Debug, Default)]
 pub(crate) struct Chain {
-    pub readable: Vec<Segment>,
-    pub writable: Vec<Segment>,
-    pub readable_bytes: u64,
-    pub writable_bytes: u64,
+    /// The readable ones, then the writable ones.
+    segments: Vec<Segment>,
+    readable: u32,
+    // The walk refuses chains above 4 GiB - 1.
+    readable_bytes: u32,
+    writable_bytes: u32,
 }
 
 impl Chain {
+    /// Device-readable buffers.
+    pub fn readable(&self) -> &[Segment] {
+        self.split().0
+    }
+
+    /// Device-writable buffers.
+    pub fn writable(&self) -> &[Segment] {
+        self.split().1
+    }
+
+    /// Bytes of all readable buffers.
+    pub fn readable_bytes(&self) -> u64 {
+        self.readable_bytes.into()
+    }
+
+    /// Bytes of all writable buffers.
+    pub fn writable_bytes(&self) -> u64 {
+        self.writable_bytes.into()
+    }
+
+    fn split(&self) -> (&[Segment], &[Segment]) {
+        let split = self.segments.split_at_checked(self.readable as usize);
+        split.unwrap_or_default()
+    }
+
     fn clear(&mut self) {
-        self.readable.clear();
-        self.writable.clear();
-        self.readable_bytes = 0;
-        self.writable_bytes = 0;
+        self.segments.clear();
+        (self.readable, self.readable_bytes, self.writable_bytes) = (0, 0, 0);
     }
 
     /// Adds one buffer. A buffer of length 0 adds nothing: where a request is split is the driver's choice.
     fn push(&mut self, descriptor: &Descriptor, memory: &Memory) -> Result<(), GuestFault> {
         let length = descriptor.length.get();
-        let (segments, bytes) = if descriptor.has(WRITE) {
-            (&mut self.writable, &mut self.writable_bytes)
-        } else if self.writable.is_empty() {
-            (&mut self.readable, &mut self.readable_bytes)
-        } else {
+        let writable = descriptor.has(WRITE);
+        if !writable && self.segments.len() > self.readable as usize {
             return Err(GuestFault::ReadableAfterWritable);
-        };
-        memory.segments(descriptor.address.get(), length, segments)?;
-        *bytes += u64::from(length);
-        if self.readable_bytes + self.writable_bytes > u64::from(u32::MAX) {
-            return Err(GuestFault::TooLong);
+        }
+        memory.segments(descriptor.address.get(), length, &mut self.segments)?;
+        let present = self.readable_bytes + self.writable_bytes;
+        present.checked_add(length).ok_or(GuestFault::TooLong)?;
+        if writable {
+            self.writable_bytes += length;
+        } else {
+            self.readable_bytes += length;
+            self.readable = self.segments.len() as u32;
         }
         Ok(())
     }
@@ -225,8 +252,8 @@ mod tests {
         let mut chain = Chain::default();
         let result = chain.walk(0, &descriptors, feature, &memory);
         if result.is_err() {
-            assert!(chain.readable.is_empty() && chain.writable.is_empty());
-            assert_eq!((chain.readable_bytes, chain.writable_bytes), (0, 0));
+            assert!(chain.readable().is_empty() && chain.writable().is_empty());
+            assert_eq!((chain.readable_bytes(), chain.writable_bytes()), (0, 0));
         }
         result.map(|()| chain)
     }
@@ -321,17 +348,17 @@ mod tests {
         let mut largest = mebibytes(512);
         largest[511].1 -= 1;
         let chain = walk(&[table(512)], &largest, true).unwrap();
-        assert_eq!(chain.readable_bytes, u64::from(u32::MAX));
+        assert_eq!(chain.readable_bytes(), u64::from(u32::MAX));
     }
 
     #[test]
     fn direct_and_indirect_buffers_count_together() {
         let count = MAX_CHAIN_LENGTH as u32;
         let chain = walk(&[table(count)], &long(count, 1), true).unwrap();
-        assert_eq!(chain.readable.len(), MAX_CHAIN_LENGTH);
+        assert_eq!(chain.readable().len(), MAX_CHAIN_LENGTH);
         let ring = [good(NEXT, 1), good(NEXT, 2), table(count - 2)];
         let chain = walk(&ring, &long(count - 2, 1), true).unwrap();
-        assert_eq!(chain.readable.len(), MAX_CHAIN_LENGTH);
+        assert_eq!(chain.readable().len(), MAX_CHAIN_LENGTH);
         let ring = [good(NEXT, 1), good(NEXT, 2), table(count - 1)];
         let fault = walk(&ring, &long(count - 1, 1), true).unwrap_err();
         assert_eq!(fault, GuestFault::ChainTooLong);

@@ -17,6 +17,9 @@ pub const CONNECT: Duration = Duration::from_secs(2);
 /// How much later than that it may be.
 const SLACK: Duration = Duration::from_millis(200);
 
+/// How long a guest without room may take to tell of some by itself. Linux tells when a program has read.
+const STARVE: Duration = Duration::from_millis(20);
+
 /// How often a listener that had too many waiting is tried again.
 const RECONNECT: Duration = Duration::from_millis(10);
 
@@ -28,6 +31,8 @@ const ACCEPT: Duration = Duration::from_millis(500);
 pub struct Deadlines {
     /// In order of time, as all wait equally long.
     lingering: VecDeque<(Instant, Slot, Phase)>,
+    /// In order of time: those that the guest has no room for.
+    starving: VecDeque<(Instant, Slot)>,
     /// Until when to try to connect.
     connecting: VecDeque<(Instant, Slot)>,
     /// When to try again.
@@ -41,6 +46,8 @@ pub struct Deadlines {
 pub enum Due {
     /// The connection has waited long enough, if it still is in this phase.
     Lingered(Slot, Phase),
+    /// The guest has had time to tell of room.
+    Starved(Slot),
     /// It is time to try everything again.
     Retry,
 }
@@ -49,6 +56,11 @@ impl Deadlines {
     /// Waits for the guest to get a connection out of this phase.
     pub fn linger(&mut self, slot: Slot, phase: Phase, now: Instant) {
         self.lingering.push_back((now + LINGER, slot, phase));
+    }
+
+    /// Waits for the guest to have room.
+    pub fn starve(&mut self, slot: Slot, now: Instant) {
+        self.starving.push_back((now + STARVE, slot));
     }
 
     /// Tries to connect again for a while.
@@ -81,6 +93,12 @@ impl Deadlines {
             self.retry = None;
             return Some(Due::Retry);
         }
+        if let Some(&(until, slot)) = self.starving.front()
+            && until <= now
+        {
+            self.starving.pop_front();
+            return Some(Due::Starved(slot));
+        }
         match self.lingering.front() {
             Some(&(until, slot, phase)) if until <= now => {
                 self.lingering.pop_front();
@@ -93,7 +111,8 @@ impl Deadlines {
     /// Sets the timer to the next deadline. Those of many connections that follow each other closely are one.
     pub fn arm(&mut self, timer: &mut dyn Timer) {
         let first = self.lingering.front().map(|(until, _, _)| *until + SLACK);
-        let Some(next) = first.into_iter().chain(self.retry).min() else {
+        let starving = self.starving.front().map(|(until, _)| *until);
+        let Some(next) = first.into_iter().chain(starving).chain(self.retry).min() else {
             return;
         };
         if self.armed.is_none_or(|armed| next < armed) {

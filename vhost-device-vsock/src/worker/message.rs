@@ -34,6 +34,8 @@ enum Fetched {
     Nothing,
     /// There is one for which the guest has no room.
     NoRoom,
+    /// There is one, and too much waits already.
+    NoMemory,
 }
 
 fn end(header: &Header) -> End {
@@ -147,7 +149,8 @@ impl VsockWorker {
             match self.fetch(slot) {
                 Ok(Fetched::Message) => {}
                 Ok(Fetched::Nothing) => return Turn::More,
-                Ok(Fetched::NoRoom) => return self.starve(slot, queue),
+                Ok(Fetched::NoRoom) => return self.starve(slot),
+                Ok(Fetched::NoMemory) => return self.try_later(slot),
                 Err(error) => return self.read_failed(slot, &error, queue),
             }
         }
@@ -162,11 +165,14 @@ impl VsockWorker {
         let Some(connection) = self.table.get_mut(slot) else {
             return Ok(Fetched::Nothing);
         };
-        let Peer::Host(socket) = &connection.peer else {
+        // of one byte: AF_VSOCK tells nothing to who asks for none
+        let Some(size) = connection
+            .socket()
+            .map(|socket| socket.peek(&mut [0], true))
+        else {
             return Ok(Fetched::Nothing);
         };
-        // of one byte: AF_VSOCK tells nothing to who asks for none
-        let size = socket.peek(&mut [0], true)?;
+        let size = size?;
         if size == 0 {
             self.end_or_empty(slot)?;
             return Ok(Fetched::Nothing);
@@ -177,10 +183,16 @@ impl VsockWorker {
             self.reset(slot);
             return Ok(Fetched::Nothing);
         }
-        if size > connection.credit.available() as usize || self.buffered + size > MAX_BUFFERED {
+        if size > connection.credit.available() as usize {
             return Ok(Fetched::NoRoom);
         }
-        connection.starved = false;
+        connection.feed();
+        if self.buffered + size > MAX_BUFFERED {
+            return Ok(Fetched::NoMemory);
+        }
+        let Some(socket) = connection.socket() else {
+            return Ok(Fetched::Nothing);
+        };
         let mut bytes = vec![0; size];
         let received = socket.receive_bytes(&mut bytes)?;
         bytes.truncate(received.bytes);
@@ -225,7 +237,7 @@ impl VsockWorker {
             return true;
         };
         while outgoing.sent < outgoing.bytes.len() {
-            if self.scatter.reserve(queue, 1) == 0 {
+            if self.scatter.reserve(queue, 1, 0) == 0 {
                 return false;
             }
             let rest = outgoing.bytes.get(outgoing.sent..).unwrap_or_default();

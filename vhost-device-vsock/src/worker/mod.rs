@@ -292,13 +292,11 @@ impl VsockWorker {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
-        let watched = std::mem::replace(&mut connection.watched_for_room, connection.full);
-        let interest = match connection.full {
-            true => Interest::BOTH,
-            false if watched => Interest::READABLE,
-            false => return,
-        };
-        io.interest(Token(slot.bits()), interest);
+        let interest = connection.interest();
+        let before = std::mem::replace(&mut connection.watched, interest);
+        if connection.full || interest != before {
+            io.interest(Token(slot.bits()), interest);
+        }
     }
 
     fn watch(&mut self, slot: Slot, io: &mut Io<'_>) {
@@ -306,11 +304,8 @@ impl VsockWorker {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
-        let interest = match connection.full {
-            true => Interest::BOTH,
-            false => Interest::READABLE,
-        };
-        connection.watched_for_room = connection.full;
+        let interest = connection.interest();
+        connection.watched = interest;
         let Some(socket) = connection.socket() else {
             return;
         };

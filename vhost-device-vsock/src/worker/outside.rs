@@ -209,6 +209,7 @@ impl VsockWorker {
         while let Some(due) = self.deadlines.due(now) {
             match due {
                 Due::Lingered(slot, phase) => self.lingered(slot, phase),
+                Due::Starved(slot) => self.ask_for_room(slot),
                 Due::Retry => self.retry(now),
             }
         }

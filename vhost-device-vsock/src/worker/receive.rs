@@ -5,8 +5,8 @@ use std::time::Instant;
 use vhost_device_core::{Io, Queue};
 
 use super::control::number;
-use super::{MAX_REPLIES, RX, VsockWorker};
-use crate::connection::{Connection, Peer, Phase};
+use super::{Chore, MAX_REPLIES, RX, VsockWorker};
+use crate::connection::{Asking, Connection, Peer, Phase};
 use crate::host::Kind;
 use crate::table::{Address, Slot};
 use crate::wire::{
@@ -17,8 +17,9 @@ use crate::wire::{
 /// Most buffers filled by one system call.
 const MAX_CHAINS: u16 = 64;
 
-/// Most bytes of one connection in its turn.
-const TURN_BYTES: u32 = 256 * 1024;
+/// Most bytes of one connection in its turn, which are moved by one system call. It is half of Linux's window: so the guest
+/// works on one half while the other is copied, and is not woken more often than that.
+const TURN_BYTES: u32 = 128 * 1024;
 
 /// How a connection's turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl VsockWorker {
     /// Sends what belongs to no connection. False if there are no more buffers.
     fn send_replies(&mut self, queue: &mut Queue<'_>) -> bool {
         while let Some(header) = self.replies.front() {
-            if self.scatter.reserve(queue, 1) == 0 {
+            if self.scatter.reserve(queue, 1, 0) == 0 {
                 return false;
             }
             self.scatter.send(queue, &[], |_| *header);
@@ -141,7 +142,23 @@ impl VsockWorker {
         if !open || self.table.address(slot).is_none() {
             return true;
         }
-        self.send_credit(slot, queue) && self.send_shutdown(slot, queue)
+        self.send_request(slot, queue)
+            && self.send_credit(slot, queue)
+            && self.send_shutdown(slot, queue)
+    }
+
+    fn send_request(&mut self, slot: Slot, queue: &mut Queue<'_>) -> bool {
+        let Some(connection) = self.table.get_mut(slot) else {
+            return true;
+        };
+        if !std::mem::take(&mut connection.request_due) {
+            return true;
+        }
+        let sent = self.send_control(slot, OP_CREDIT_REQUEST, 0, queue);
+        if let Some(connection) = self.table.get_mut(slot) {
+            connection.request_due = !sent;
+        }
+        sent
     }
 
     fn send_credit(&mut self, slot: Slot, queue: &mut Queue<'_>) -> bool {
@@ -194,7 +211,7 @@ impl VsockWorker {
         else {
             return true;
         };
-        if self.scatter.reserve(queue, 1) == 0 {
+        if self.scatter.reserve(queue, 1, 0) == 0 {
             return false;
         }
         let mut header = packet(address, connection.kind, cid, op);
@@ -204,20 +221,51 @@ impl VsockWorker {
         true
     }
 
-    /// The guest has no room: it is asked to tell when it has, in case that it would not by itself.
-    pub(super) fn starve(&mut self, slot: Slot, queue: &mut Queue<'_>) -> Turn {
+    /// The guest has no room. Until it has, what the host program does is no event; and it is asked for room if it does not
+    /// tell of any by itself before long.
+    pub(super) fn starve(&mut self, slot: Slot) -> Turn {
         let Some(connection) = self.table.get_mut(slot) else {
             return Turn::Idle;
         };
-        if !connection.starved {
-            if !self.send_control(slot, OP_CREDIT_REQUEST, 0, queue) {
-                return Turn::NoBuffer;
-            }
-            if let Some(connection) = self.table.get_mut(slot) {
-                connection.starved = true;
-            }
+        connection.starved = true;
+        self.try_later(slot)
+    }
+
+    /// Leaves what the host program sent in its socket for a while.
+    pub(super) fn try_later(&mut self, slot: Slot) -> Turn {
+        let Some(connection) = self.table.get_mut(slot) else {
+            return Turn::Idle;
+        };
+        if !std::mem::replace(&mut connection.deaf, true) {
+            self.chores.push(Chore::Interest(slot));
+        }
+        if connection.asking == Asking::Not {
+            connection.asking = Asking::Soon;
+            self.deadlines.starve(slot, Instant::now());
         }
         Turn::Idle
+    }
+
+    /// Asks a guest for room that told of none for a while.
+    pub(super) fn ask_for_room(&mut self, slot: Slot) {
+        let Some(connection) = self.table.get_mut(slot) else {
+            return;
+        };
+        connection.asking = match connection.starved {
+            true => Asking::Asked,
+            false => Asking::Not,
+        };
+        connection.request_due = connection.starved;
+        self.enqueue(slot);
+    }
+
+    /// The host's socket is empty: what comes next is an event.
+    fn listen(&mut self, slot: Slot) {
+        if let Some(connection) = self.table.get_mut(slot)
+            && std::mem::replace(&mut connection.deaf, false)
+        {
+            self.chores.push(Chore::Interest(slot));
+        }
     }
 
     /// Bytes from the host's socket straight into the guest's buffers.
@@ -227,14 +275,14 @@ impl VsockWorker {
         };
         let allowed = connection.credit.available().min(TURN_BYTES);
         if allowed == 0 {
-            return self.starve(slot, queue);
+            return self.starve(slot);
         }
-        connection.starved = false;
+        connection.feed();
         let count = usize::from(connection.appetite);
         let Peer::Host(socket) = &connection.peer else {
             return Turn::Idle;
         };
-        if self.scatter.reserve(queue, count) == 0 {
+        if self.scatter.reserve(queue, count, allowed) == 0 {
             return Turn::NoBuffer;
         }
         match self.scatter.receive(socket, count, allowed, &mut self.room) {
@@ -272,10 +320,11 @@ impl VsockWorker {
         learn_appetite(connection, used, bytes == room);
         // A socket that had less than there was room for is empty: it tells when it is not, unless its end is near.
         connection.readable = bytes == room || connection.hung_up;
-        match connection.readable {
-            true => Turn::More,
-            false => Turn::Idle,
+        if connection.readable {
+            return Turn::More;
         }
+        self.listen(slot);
+        Turn::Idle
     }
 
     pub(super) fn read_failed(
@@ -289,6 +338,7 @@ impl VsockWorker {
                 if let Some(connection) = self.table.get_mut(slot) {
                     connection.readable = false;
                 }
+                self.listen(slot);
                 Turn::Idle
             }
             (std::io::ErrorKind::Interrupted, _) => Turn::More,

@@ -15,6 +15,8 @@ use crate::wire::{HEADER_BYTES, Header};
 struct Chain {
     ticket: Ticket,
     segments: Segments,
+    /// Bytes of data that it can take.
+    room: u64,
     /// Bytes of data that it was offered to take in the last system call.
     offered: u32,
 }
@@ -23,6 +25,8 @@ struct Chain {
 #[derive(Default)]
 pub struct Scatter {
     chains: VecDeque<Chain>,
+    /// Bytes of data that all of them can take.
+    room: u64,
 }
 
 /// What one system call brought.
@@ -35,10 +39,10 @@ pub struct Brought {
 }
 
 impl Scatter {
-    /// Takes chains until there are `count`, or no more. A chain without room for a header is refused. Returns how many
-    /// there are.
-    pub fn reserve(&mut self, queue: &mut Queue<'_>, count: usize) -> usize {
-        while self.chains.len() < count {
+    /// Takes chains until there is room for `bytes` of data, or `count` of them, or no more; at least one. A chain without
+    /// room for a header is refused. Returns how many there are.
+    pub fn reserve(&mut self, queue: &mut Queue<'_>, count: usize, bytes: u32) -> usize {
+        while self.chains.is_empty() || (self.chains.len() < count && self.room < bytes.into()) {
             let Some(request) = queue.next() else {
                 break;
             };
@@ -47,9 +51,12 @@ impl Scatter {
                 continue;
             }
             let (ticket, segments) = request.detach();
+            let room = segments.writable().saturating_sub(HEADER_BYTES);
+            self.room += room;
             self.chains.push_back(Chain {
                 ticket,
                 segments,
+                room,
                 offered: 0,
             });
         }
@@ -100,20 +107,15 @@ impl Scatter {
         bytes: u32,
         header: impl FnOnce(u32) -> Header,
     ) -> u32 {
-        let Some(mut chain) = self.chains.pop_front() else {
+        let Some(chain) = self.chains.front_mut() else {
             return bytes;
         };
         let length = chain.offered.min(bytes);
-        if length == 0 {
-            // It has room for a header only.
-            queue.complete(chain.ticket, 0);
-            queue.recycle(chain.segments);
-            return 0;
-        }
-        if chain.segments.write(&header(length)).is_ok() {
+        // One that takes nothing has room for a header only.
+        if length > 0 && chain.segments.write(&header(length)).is_ok() {
             chain.segments.advance_written(length.into());
         }
-        finish(queue, chain);
+        self.finish_first(queue);
         length
     }
 
@@ -124,49 +126,44 @@ impl Scatter {
         data: &[u8],
         header: impl FnOnce(u32) -> Header,
     ) -> usize {
-        let Some(mut chain) = self.chains.pop_front() else {
+        let Some(chain) = self.chains.front_mut() else {
             return 0;
         };
-        let length =
-            usize::try_from(data_room(&chain)).map_or(data.len(), |room| room.min(data.len()));
-        if length == 0 && !data.is_empty() {
-            queue.complete(chain.ticket, 0);
-            queue.recycle(chain.segments);
-            return 0;
+        let length = usize::try_from(chain.room).map_or(data.len(), |room| room.min(data.len()));
+        if length > 0 || data.is_empty() {
+            let data = data.get(..length).unwrap_or_default();
+            // There is room for both.
+            let _ = chain.segments.write(&header(length as u32));
+            let _ = chain.segments.write_slice(data);
         }
-        let data = data.get(..length).unwrap_or_default();
-        // There is room for both.
-        let _ = chain.segments.write(&header(length as u32));
-        let _ = chain.segments.write_slice(data);
-        finish(queue, chain);
+        self.finish_first(queue);
         length
+    }
+
+    /// Completes the first chain with what was written to it.
+    fn finish_first(&mut self, queue: &mut Queue<'_>) {
+        if let Some(chain) = self.chains.pop_front() {
+            self.room -= chain.room;
+            queue.complete(chain.ticket, chain.segments.written());
+            queue.recycle(chain.segments);
+        }
     }
 
     /// Gives all chains back empty: they are of no use.
     pub fn discard(&mut self, queue: &mut Queue<'_>) {
-        while let Some(chain) = self.chains.pop_front() {
-            queue.complete(chain.ticket, 0);
-            queue.recycle(chain.segments);
+        while !self.chains.is_empty() {
+            self.finish_first(queue);
         }
     }
 
     /// Leaves the chains that were not used in the queue.
     pub fn put_back(&mut self, queue: &mut Queue<'_>) {
+        self.room = 0;
         while let Some(chain) = self.chains.pop_back() {
             queue.put_back(chain.ticket);
             queue.recycle(chain.segments);
         }
     }
-}
-
-fn data_room(chain: &Chain) -> u64 {
-    chain.segments.writable().saturating_sub(HEADER_BYTES)
-}
-
-fn finish(queue: &mut Queue<'_>, chain: Chain) {
-    let written = chain.segments.written();
-    queue.complete(chain.ticket, written);
-    queue.recycle(chain.segments);
 }
 
 /// Adds the pieces behind the header to `vectors`, up to `limit` bytes. Returns how many bytes they have.

@@ -187,7 +187,7 @@ impl VsockWorker {
             self.arrivals.advance(&header);
             return true;
         }
-        if self.scatter.reserve(queue, 1) == 0 {
+        if self.scatter.reserve(queue, 1, 0) == 0 {
             return false;
         }
         let Some((header, data)) = self.arrivals.next() else {

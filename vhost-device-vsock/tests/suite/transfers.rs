@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use vhost_device_testkit::ensure;
 use vhost_device_testkit::failure::Result;
 use vhost_device_testkit::session::Options;
+use vhost_device_testkit::stats::Stats;
 
 use crate::support::data::{self, bytes};
 use crate::support::guest::{Guest, Id, State};
@@ -160,6 +161,58 @@ fn room_that_is_taken_away_is_not_used() -> Result<()> {
     guest.say(id, CREDIT_UPDATE, 0)?;
     let rest = guest.read(id, 10_000)?;
     data::check(10_000, &rest)
+}
+
+#[test]
+fn a_guest_that_tells_of_no_room_is_asked_once() -> Result<()> {
+    let host = Host::start()?;
+    let listener = host.listen(PORT)?;
+    let mut guest = host.guest()?;
+    guest.window = 1000;
+    let (mut stream, id) = host.called(&mut guest, &listener)?;
+    stream.write_all(&bytes(0, 3000))?;
+    for (round, room) in [(1, 2000), (2, 3000)] {
+        guest.wait("the question", |guest| {
+            (guest.connections[&id].requests == round).then_some(())
+        })?;
+        guest.idle(5 * SILENCE)?;
+        assert_eq!(guest.connection(id)?.requests, round);
+        assert_eq!(guest.connection(id)?.rx_cnt, room - 1000);
+        guest.connection(id)?.alloc = room;
+        guest.say(id, CREDIT_UPDATE, 0)?;
+        guest.wait("what there is room for", |guest| {
+            (guest.connections[&id].rx_cnt == room).then_some(())
+        })?;
+    }
+    data::check(0, &guest.read(id, 3000)?)
+}
+
+#[test]
+fn what_is_written_for_a_guest_without_room_wakes_nobody() -> Result<()> {
+    const WRITES: u64 = 50;
+    let host = Host::start()?;
+    let listener = host.listen(PORT)?;
+    let mut guest = host.guest()?;
+    guest.window = 1000;
+    let (mut stream, id) = host.called(&mut guest, &listener)?;
+    stream.write_all(&bytes(0, 1001))?;
+    guest.wait("the question for room", |guest| {
+        (guest.connections[&id].requests == 1).then_some(())
+    })?;
+    guest.link.all_sent()?;
+    let before = Stats::of_tasks(host.daemon.pid())?.voluntary;
+    for at in 0..WRITES {
+        stream.write_all(&bytes(1001 + at, 1))?;
+        thread::sleep(Duration::from_millis(2));
+    }
+    let woken = Stats::of_tasks(host.daemon.pid())?.voluntary - before;
+    assert!(woken < WRITES / 4, "woken {woken} times");
+    // and nothing of it is missed
+    guest.connection(id)?.alloc = 5000;
+    guest.say(id, CREDIT_UPDATE, 0)?;
+    data::check(0, &guest.read(id, 1001 + WRITES as usize)?)?;
+    stream.write_all(&bytes(1001 + WRITES, 10))?;
+    data::check(1001 + WRITES, &guest.read(id, 10)?)
 }
 
 #[test]

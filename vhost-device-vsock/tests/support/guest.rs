@@ -1,7 +1,7 @@
 //! A guest that keeps its connections as Linux does: it answers what has to be answered, keeps to the credit it was
 //! given, tells of its own in time, and fails the test when the device does not.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use super::packet::*;
 pub const WINDOW: u32 = 256 << 10;
 
 /// A connection, seen from the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id {
     pub port: u32,
     pub peer_cid: u64,
@@ -59,8 +59,9 @@ pub struct Connection {
     /// Flags of the peer's SHUTDOWN, and of ours.
     pub peer_shutdown: u32,
     pub own_shutdown: u32,
-    /// CREDIT_UPDATE packets that came.
+    /// CREDIT_UPDATE and CREDIT_REQUEST packets that came.
     pub updates: u64,
+    pub requests: u64,
 }
 
 impl Connection {
@@ -82,6 +83,7 @@ impl Connection {
             peer_shutdown: 0,
             own_shutdown: 0,
             updates: 0,
+            requests: 0,
         }
     }
 
@@ -103,6 +105,18 @@ impl Connection {
         );
         (self.peer_alloc, self.peer_fwd) = (header.buf_alloc, header.fwd_cnt);
         Ok(())
+    }
+
+    /// Data that came.
+    fn take(&mut self, packet: &Packet) -> Result<()> {
+        ensure!(packet.header.kind == self.kind, "of another type");
+        ensure!(
+            self.state == State::Established,
+            "data in state {:?}",
+            self.state
+        );
+        self.note_credit(&packet.header)?;
+        self.take_payload(packet)
     }
 
     fn take_payload(&mut self, packet: &Packet) -> Result<()> {
@@ -138,9 +152,9 @@ pub struct Guest {
     pub cid: u64,
     /// Room for new connections.
     pub window: u32,
-    pub connections: HashMap<Id, Connection>,
+    pub connections: BTreeMap<Id, Connection>,
     /// Listening ports with the type of their sockets.
-    listening: HashMap<u32, u16>,
+    listening: BTreeMap<u32, u16>,
     accepted: VecDeque<Id>,
     next_port: u32,
 }
@@ -160,8 +174,8 @@ impl Guest {
             link,
             cid,
             window: WINDOW,
-            connections: HashMap::new(),
-            listening: HashMap::new(),
+            connections: BTreeMap::new(),
+            listening: BTreeMap::new(),
             accepted: VecDeque::new(),
             next_port: 50_000,
         })
@@ -438,7 +452,8 @@ impl Guest {
     pub fn pump(&mut self) -> Result<usize> {
         let mut count = 0;
         while let Some(packet) = self.link.try_receive()? {
-            self.look_at(&packet).at(format!("{:?}", packet.header))?;
+            self.look_at(&packet)
+                .map_err(|failure| failure.within(format!("{:?}", packet.header)))?;
             count += 1;
         }
         if count > 0 {
@@ -455,15 +470,13 @@ impl Guest {
             peer_cid: header.src_cid,
             peer_port: header.src_port,
         };
-        let known = self
-            .connections
-            .get(&id)
-            .is_some_and(|connection| connection.state != State::Ended);
-        match (header.op, known) {
-            (REQUEST, false) => self.requested(id, header),
-            (RST, false) => Ok(()),
-            (_, false) => self.say(id, RST, 0),
-            (_, true) => self.proceed(id, packet),
+        let known = self.connections.get_mut(&id);
+        match (header.op, known.filter(|known| known.state != State::Ended)) {
+            (REQUEST, None) => self.requested(id, header),
+            (RST, None) => Ok(()),
+            (_, None) => self.say(id, RST, 0),
+            (RW, Some(connection)) => connection.take(packet),
+            (_, Some(_)) => self.proceed(id, header),
         }
     }
 
@@ -482,8 +495,7 @@ impl Guest {
         self.say(id, RESPONSE, 0)
     }
 
-    fn proceed(&mut self, id: Id, packet: &Packet) -> Result<()> {
-        let header = &packet.header;
+    fn proceed(&mut self, id: Id, header: &Header) -> Result<()> {
         let connection = self.connection(id)?;
         ensure!(header.kind == connection.kind, "of another type");
         if header.op == RST {
@@ -493,9 +505,11 @@ impl Guest {
         connection.note_credit(header)?;
         match (header.op, connection.state) {
             (RESPONSE, State::Connecting) => connection.state = State::Established,
-            (RW, State::Established) => connection.take_payload(packet)?,
             (CREDIT_UPDATE, State::Established) => connection.updates += 1,
-            (CREDIT_REQUEST, State::Established) => self.say(id, CREDIT_UPDATE, 0)?,
+            (CREDIT_REQUEST, State::Established) => {
+                connection.requests += 1;
+                self.say(id, CREDIT_UPDATE, 0)?;
+            }
             (SHUTDOWN, State::Established) => {
                 connection.peer_shutdown |= header.flags;
                 if connection.peer_shutdown == NO_RECEIVE | NO_SEND {

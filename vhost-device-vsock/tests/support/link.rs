@@ -325,23 +325,20 @@ impl Link {
             "a packet of {} bytes",
             used.len
         );
-        let wanted = if self.copies {
-            used.len as usize
-        } else {
-            HEADER
-        };
-        let mut bytes = gather(&self.session, parts, wanted);
-        let payload = bytes.split_off(HEADER);
-        let header = bytes
-            .first_chunk::<HEADER>()
-            .map(Header::from_bytes)
-            .ok_or_else(|| Failure::new("a receive buffer shorter than a header was used"))?;
+        let mut header = [0; HEADER];
+        gather(&self.session, parts, 0, &mut header);
+        let header = Header::from_bytes(&header);
         ensure!(
             used.len as usize == HEADER + header.len as usize,
             "{} bytes were written of a packet with {} of payload",
             used.len,
             header.len
         );
+        let mut payload = Vec::new();
+        if self.copies {
+            payload.resize(header.len as usize, 0);
+            gather(&self.session, parts, HEADER, &mut payload);
+        }
         if self.gives_back {
             self.session.rings[RX].expose_again(used.id as u16);
         } else {
@@ -351,15 +348,14 @@ impl Link {
     }
 }
 
-/// The first `wanted` bytes of a buffer in parts.
-fn gather(session: &Session, parts: &[Range<u64>], wanted: usize) -> Vec<u8> {
-    let mut bytes = vec![0; wanted];
-    let mut rest = &mut bytes[..];
+/// Bytes of a buffer in parts, from its byte `skip` on.
+fn gather(session: &Session, parts: &[Range<u64>], mut skip: usize, mut rest: &mut [u8]) {
     for part in parts {
-        let len = ((part.end - part.start) as usize).min(rest.len());
-        let (now, later) = rest.split_at_mut(len);
-        session.memory.read(part.start, now);
+        let len = (part.end - part.start) as usize;
+        let skipped = skip.min(len);
+        skip -= skipped;
+        let (now, later) = rest.split_at_mut((len - skipped).min(rest.len()));
+        session.memory.read(part.start + skipped as u64, now);
         rest = later;
     }
-    bytes
 }
