@@ -112,10 +112,13 @@ tx-buffer-size = 524288
 
 #[test]
 fn files_of_two_guests_work() -> Result<()> {
+    // by the name of the option, too
+    let singular = TOML.replace("[[vms]]", "[[vm]]");
     for (name, text) in [
         ("config.yaml", YAML),
         ("config.yml", YAML),
         ("config.toml", TOML),
+        ("option.toml", &singular),
     ] {
         let launch = launch()?;
         let dir = launch.dir().to_path_buf();

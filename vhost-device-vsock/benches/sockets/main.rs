@@ -126,17 +126,10 @@ impl Rig {
         Ok((self.listener.accept()?.0, id))
     }
 
-    fn finish(self) -> Result<()> {
+    fn finish(mut self) -> Result<()> {
         drop(self.guest);
-        end(self.daemon)
+        self.daemon.finish()
     }
-}
-
-/// Ends a daemon, which must go well.
-fn end(mut daemon: Daemon) -> Result<()> {
-    daemon.terminate()?.clean()?;
-    daemon.trust();
-    Ok(())
 }
 
 /// What went through, how fast, and what the daemon spent on it.
@@ -148,6 +141,31 @@ struct Flow {
 }
 
 impl Flow {
+    /// Lets `step` count bytes and packets for this time. Returns what it counted, and what the daemon spent on it.
+    fn measure(
+        rig: &mut Rig,
+        time: Duration,
+        mut step: impl FnMut(&mut Guest, &mut Self) -> Result<()>,
+    ) -> Result<Self> {
+        let mut flow = Self {
+            bytes: 0,
+            elapsed: Duration::ZERO,
+            cpu: Duration::ZERO,
+            packets: 0,
+        };
+        let before = rig.daemon.stats()?;
+        let start = Instant::now();
+        while start.elapsed() < time {
+            for _ in 0..64 {
+                step(&mut rig.guest, &mut flow)?;
+            }
+        }
+        rig.guest.link.all_sent()?;
+        flow.elapsed = start.elapsed();
+        flow.cpu = rig.daemon.stats()?.run_time.saturating_sub(before.run_time);
+        Ok(flow)
+    }
+
     fn rate(&self) -> f64 {
         self.bytes as f64 / self.elapsed.as_secs_f64()
     }
@@ -256,22 +274,9 @@ fn to_host(time: Duration, size: usize) -> Result<Flow> {
         .make_places(if size > 4096 { 32 } else { 120 }, size);
     let (stream, id) = rig.called()?;
     let program = Program::start(Role::Sink, LONGEST, stream)?;
-    let before = rig.daemon.stats()?;
-    let start = Instant::now();
-    let mut flow = Flow {
-        bytes: 0,
-        elapsed: Duration::ZERO,
-        cpu: Duration::ZERO,
-        packets: 0,
-    };
-    while start.elapsed() < time {
-        for _ in 0..64 {
-            send_batch(&mut rig.guest, id, size, &mut flow)?;
-        }
-    }
-    rig.guest.link.all_sent()?;
-    flow.elapsed = start.elapsed();
-    flow.cpu = rig.daemon.stats()?.run_time.saturating_sub(before.run_time);
+    let flow = Flow::measure(&mut rig, time, |guest, flow| {
+        send_batch(guest, id, size, flow)
+    })?;
     rig.guest.close(id)?;
     program.end()?;
     rig.finish()?;
@@ -311,27 +316,16 @@ fn to_guest(time: Duration, size: usize) -> Result<Flow> {
     let mut rig = Rig::new(&[])?;
     let (stream, id) = rig.called()?;
     let program = Program::start(Role::Source, size, stream)?;
-    let before = rig.daemon.stats()?;
-    let start = Instant::now();
-    let mut flow = Flow {
-        bytes: 0,
-        elapsed: Duration::ZERO,
-        cpu: Duration::ZERO,
-        packets: 0,
-    };
-    while start.elapsed() < time {
-        for _ in 0..64 {
-            flow.packets += rig.guest.pump()? as u64;
-            let unread = rig.guest.connection(id)?.unread;
-            if unread == 0 {
-                rig.guest.sleep(PATIENCE)?;
-            }
-            rig.guest.consume(id, unread)?;
-            flow.bytes += u64::from(unread);
+    let flow = Flow::measure(&mut rig, time, |guest, flow| {
+        flow.packets += guest.pump()? as u64;
+        let unread = guest.connection(id)?.unread;
+        if unread == 0 {
+            guest.sleep(PATIENCE)?;
         }
-    }
-    flow.elapsed = start.elapsed();
-    flow.cpu = rig.daemon.stats()?.run_time.saturating_sub(before.run_time);
+        guest.consume(id, unread)?;
+        flow.bytes += u64::from(unread);
+        Ok(())
+    })?;
     rig.guest.close(id)?;
     program.end()?;
     rig.finish()?;

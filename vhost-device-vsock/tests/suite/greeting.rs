@@ -134,25 +134,12 @@ fn a_program_that_leaves_before_the_guest_s_answer_is_forgotten() -> Result<()> 
         let request = guest.link.receive(PATIENCE)?.header;
         assert_eq!(request.op, REQUEST);
         drop(program);
-        let response = Header {
-            src_cid: request.dst_cid,
-            dst_cid: request.src_cid,
-            src_port: request.dst_port,
-            dst_port: request.src_port,
-            op: RESPONSE,
-            buf_alloc: 65536,
-            ..request
-        };
-        guest.link.send(&response, &[])?;
+        guest.link.send(&request.answer(RESPONSE), &[])?;
         // the guest believes in the connection, so that it has to be told
         let end = guest.link.receive(PATIENCE)?.header;
         let is_end = end.op == RST || end.op == SHUTDOWN && end.flags == NO_RECEIVE | NO_SEND;
         assert!(is_end, "{end:?}");
-        let reset = Header {
-            op: RST,
-            ..response
-        };
-        guest.link.send(&reset, &[])?;
+        guest.link.send(&request.answer(RST), &[])?;
         guest.link.all_sent()?;
     }
     let (_program, id) = host.reach(&mut guest, PORT)?;
@@ -211,16 +198,7 @@ fn a_guest_that_never_answers_is_not_asked_for_ever() -> Result<()> {
     closed(&mut patient)?;
     // an answer that comes too late is one to nothing
     for request in [first, second] {
-        let response = Header {
-            src_cid: request.dst_cid,
-            dst_cid: request.src_cid,
-            src_port: request.dst_port,
-            dst_port: request.src_port,
-            op: RESPONSE,
-            buf_alloc: 65536,
-            ..request
-        };
-        guest.link.send(&response, &[])?;
+        guest.link.send(&request.answer(RESPONSE), &[])?;
         let end = guest.link.receive(PATIENCE)?.header;
         assert_eq!((end.op, end.src_port), (RST, request.src_port));
     }

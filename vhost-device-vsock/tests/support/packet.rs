@@ -48,6 +48,20 @@ pub struct Header {
 }
 
 impl Header {
+    /// The other side's packet without payload about the same connection, with room for 64 KiB.
+    pub fn answer(self, op: u16) -> Self {
+        Self {
+            src_cid: self.dst_cid,
+            dst_cid: self.src_cid,
+            src_port: self.dst_port,
+            dst_port: self.src_port,
+            op,
+            buf_alloc: 64 << 10,
+            len: 0,
+            ..self
+        }
+    }
+
     /// As it lies in a buffer.
     pub fn to_bytes(self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
