@@ -39,7 +39,7 @@ if ask 1002 </tmp/much >/tmp/nothing 2>/tmp/error; then :; fi
 equal "$(wc -c </tmp/nothing)" 0
 
 # the host asks
-socat VSOCK-LISTEN:2000,backlog=100,fork EXEC:cat &
+socat -t 60 VSOCK-LISTEN:2000,backlog=100,fork EXEC:cat &
 listener=$!
 while ! echo | socat - VSOCK-CONNECT:1:2000 >/dev/null 2>&1; do sleep 0.1; done
 inspect 'streams 2000'
@@ -49,7 +49,7 @@ inspect 'handed-over 2000'
 # messages with their ends: each comes back with its length
 equal "$( (for word in one three fifteen; do printf %s $word; sleep 0.3; done) |
     socat -t 60 - "SOCKET-CONNECT:$(messages 1003 02000000)")" 3:one5:three7:fifteen
-socat "SOCKET-LISTEN:$(messages 2001 ffffffff),fork" EXEC:cat &
+socat -t 60 "SOCKET-LISTEN:$(messages 2001 ffffffff),fork" EXEC:cat &
 packets=$!
 sleep 0.5
 inspect 'messages 2001'
