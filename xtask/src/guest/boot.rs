@@ -98,17 +98,18 @@ impl Boot<'_> {
         write_dtb(self.folder, &data)
     }
 
-    /// The devicetree of an emulated machine, which has its devices from elsewhere: only what needs no device's node.
+    /// The devicetree of an emulated machine, if its devices have something in it.
     fn emulated_tree(&self) -> Option<Node> {
-        let nodes = self
-            .devices
-            .iter()
-            .filter_map(|(device, _)| device.nodes.as_ref());
-        let others: Vec<_> = nodes
-            .filter(|nodes| nodes.device.is_none())
-            .flat_map(|nodes| (nodes.others)())
-            .collect();
-        (!others.is_empty()).then(|| devicetree::root().children(others))
+        let mut bus = devicetree::pci_bus();
+        let mut others = Vec::new();
+        for (number, (device, _)) in self.devices.iter().enumerate() {
+            let Some(nodes) = &device.nodes else { continue };
+            if let Some(complete) = nodes.device {
+                bus = bus.child(complete(devicetree::pci(device.name, slot(number))));
+            }
+            others.extend((nodes.others)());
+        }
+        (!others.is_empty()).then(|| devicetree::root().child(bus).children(others))
     }
 
     /// QEMU with an emulated processor: where /dev/kvm exists it does not always work.
@@ -153,13 +154,21 @@ impl Boot<'_> {
             command
                 .arg("-chardev")
                 .arg(format!("socket,id=c{number},path={}", socket.display()));
-            command
-                .arg("-device")
-                .arg(format!("{},chardev=c{number}", device.qemu));
+            command.arg("-device").arg(format!(
+                "{},chardev=c{number},addr={}",
+                device.qemu,
+                slot(number)
+            ));
         }
         command.stderr(Stdio::from(File::create(self.machine_log())?));
         Ok(command)
     }
+}
+
+/// Where an emulated machine has its device with this number. The places below are the machine's own.
+const fn slot(number: usize) -> u32 {
+    const FIRST: u32 = 4;
+    FIRST + number as u32
 }
 
 /// Devices and the sockets of their daemons, as options of User Mode Linux: those with children below them come in the devicetree,

@@ -19,7 +19,7 @@ pub struct Device {
     pub qemu: &'static str,
     /// Which QEMU has that, and passes all of it on.
     pub since: Since,
-    /// What it adds to the devicetree, under User Mode Linux.
+    /// What it adds to the devicetree.
     pub nodes: Option<Nodes>,
     /// The daemon's arguments unless others are given, separated by white space; `{folder}` in them is the run's folder.
     pub arguments: &'static str,

@@ -17,7 +17,7 @@ const END: u32 = 9;
 /// What a device adds to the tree of its guest.
 #[derive(Debug)]
 pub struct Nodes {
-    /// Completes the device's own node, which [`virtio_uml`] began, with children. Without it the device has no node.
+    /// Completes the device's own node, which [`virtio_uml`] or [`pci`] began, with children. Without it the device has no node.
     pub device: Option<fn(Node) -> Node>,
     /// Nodes at the root, such as consumers of what the device has.
     pub others: fn() -> Vec<Node>,
@@ -101,6 +101,22 @@ pub fn virtio_uml(name: &str, socket: &Path, virtio_id: u32) -> Node {
         .compatible("virtio,uml")
         .text("socket-path", &socket.to_string_lossy())
         .cells("virtio-device-id", &[virtio_id])
+}
+
+/// The node of an emulated machine's PCI bus. Linux on x86 finds it by its type and first number, and takes all but nodes of its
+/// devices from elsewhere.
+pub fn pci_bus() -> Node {
+    Node::new("pci")
+        .text("device_type", "pci")
+        .cells("bus-range", &[0, 0])
+        .cells("#address-cells", &[3])
+        .cells("#size-cells", &[2])
+}
+
+/// The node of a device in this slot of the PCI bus.
+pub fn pci(name: &str, slot: u32) -> Node {
+    const SLOT_SHIFT: u32 = 11;
+    Node::new(format!("virtio-{name}@{slot:x}")).cells("reg", &[slot << SLOT_SHIFT, 0, 0, 0, 0])
 }
 
 /// The tree below `root` as the kernel takes it.
