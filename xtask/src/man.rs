@@ -29,10 +29,7 @@ pub struct Args {
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let workspace = Workspace::load()?;
-    let folder = args
-        .output
-        .clone()
-        .unwrap_or_else(|| workspace.target.join("manual"));
+    let folder = workspace.output(args.output.as_deref(), "manual")?;
     write(&workspace, &folder, Profile::Dev)?;
     for readme in outdated(&workspace, &folder)? {
         fs::write(&readme.path, &readme.text)
@@ -58,7 +55,6 @@ pub fn write(workspace: &Workspace, folder: &Path, profile: Profile) -> Result<V
         })
         .collect();
     let progress = Progress::start_if_long("writing manual pages");
-    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let examples = workspace.build_manuals(&names, profile)?;
     for name in &names {
         let program = examples.join(format!("{name}-manual"));

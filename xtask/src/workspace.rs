@@ -81,6 +81,14 @@ impl Workspace {
         Some(&package.version)
     }
 
+    /// The folder for what a verb makes: the one that is asked for, or else `name` beside what is built. It exists.
+    pub fn output(&self, asked: Option<&Path>, name: &str) -> Result<PathBuf> {
+        let folder = asked.map_or_else(|| self.target.join(name), Path::to_owned);
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        Ok(folder)
+    }
+
     /// The log file of a step, emptied.
     pub fn log(&self, step: &str) -> Result<PathBuf> {
         let log = self.target.join("xtask").join(format!("{step}.log"));

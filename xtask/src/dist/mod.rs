@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use self::debian::{Effort, Making, Package};
 use self::devices::{DEVICES, Device};
@@ -52,10 +52,7 @@ pub struct Args {
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let workspace = Workspace::load()?;
-    let output = args
-        .output
-        .clone()
-        .unwrap_or_else(|| workspace.target.join("dist"));
+    let output = workspace.output(args.output.as_deref(), "dist")?;
     let made = make(&workspace, Profile::Release, &output)?;
     for file in made.packages.iter().chain([&made.archive]) {
         println!("{}", file.display());
@@ -87,7 +84,6 @@ pub fn make(workspace: &Workspace, profile: Profile, output: &Path) -> Result<Ma
     let names: Vec<String> = devices.iter().map(|device| device.binary()).collect();
     let sources = Sources::prepare(workspace, &names, profile)?;
     let progress = Progress::start_if_long("making packages");
-    fs::create_dir_all(output).with_context(|| format!("cannot create {}", output.display()))?;
     let stage = Folder::new("dist")?;
     let version = workspace.version("vhost-device-daemon").unwrap_or("0");
     let mut packages = vec![sources.common(&stage, version, output)?];

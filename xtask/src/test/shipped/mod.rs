@@ -8,6 +8,8 @@ mod root;
 mod start;
 mod units;
 
+use std::fs;
+
 use anyhow::{Result, ensure};
 
 use self::root::Root;
@@ -35,7 +37,9 @@ const INSTANCE: &str = "example";
 pub fn run(workspace: &Workspace) -> Result<Tally> {
     packages::require(JUDGES)?;
     let folder = Folder::new("shipped")?;
-    let made = dist::make(workspace, Profile::Dev, &folder.path().join("packages"))?;
+    let output = folder.path().join("packages");
+    fs::create_dir(&output)?;
+    let made = dist::make(workspace, Profile::Dev, &output)?;
     let mut tally = Tally::default();
     tally.add(Tally::of("every daemon is shipped", &complete(workspace)));
     let root = Root::install(&folder.path().join("root"), &made.packages)?;
