@@ -6,8 +6,10 @@ use vhost_device_testkit::failure::Result;
 use vhost_device_testkit::framing::Framing;
 use vhost_device_testkit::session::{Request, Session};
 
-use super::table::Table;
-use super::{Bench, ROUND_TRIPS, idle_table, round_trip_row, round_trip_table};
+use super::pairs::Typical;
+use super::{
+    Bench, ROUND_TRIPS, idle_table, load_row, load_table, round_trip_row, round_trip_table,
+};
 
 const NAME: &str = "vhost-device-gpio";
 /// Lines whose interrupts are armed while the device idles.
@@ -28,6 +30,18 @@ pub fn run(bench: &Bench) -> Result<()> {
     latency(bench)?;
     println!();
     idleness(bench)
+}
+
+/// What daemons are compared by.
+pub fn typical() -> Typical {
+    Typical {
+        daemon: NAME,
+        load: "read a line",
+        arguments: &["-l", "s8"],
+        queues: 2,
+        before: Some(message(SET_DIRECTION, 0, IN)),
+        request: message(GET_VALUE, 0, 0),
+    }
 }
 
 fn message(kind: u16, line: u16, value: u32) -> Request {
@@ -53,14 +67,7 @@ fn ask(session: &mut Session, request: &Request) -> Result<()> {
 }
 
 fn throughput(bench: &Bench) -> Result<()> {
-    let heads = [
-        "requests",
-        "depth",
-        "requests/s",
-        "CPU us/request",
-        "requests/kick",
-    ];
-    let mut table = Table::new(&heads);
+    let mut table = load_table("request");
     let mut daemon = bench.start(NAME, &["-l", "s8"])?;
     for (name, kind) in [("read a line", GET_VALUE), ("set an output", SET_VALUE)] {
         for depth in [1, 16] {
@@ -69,13 +76,7 @@ fn throughput(bench: &Bench) -> Result<()> {
             ask(&mut session, &message(SET_DIRECTION, 0, direction))?;
             let load = Load::new(&message(kind, 0, 1), depth, bench.duration);
             let figures = drive(&mut session, &daemon, 0, &load)?;
-            table.row([
-                name.to_owned(),
-                depth.to_string(),
-                format!("{:.0}", figures.rate()),
-                format!("{:.3}", figures.cost()),
-                format!("{:.1}", figures.requests_per_kick()),
-            ]);
+            load_row(&mut table, name, depth, 1, &figures);
         }
     }
     table.print();

@@ -4,11 +4,11 @@ use vhost_device_testkit::bench::{Load, Waiting, drive, round_trips};
 use vhost_device_testkit::failure::Result;
 use vhost_device_testkit::session::Request;
 
-use super::table::Table;
-use super::{Bench, idle_table};
+use super::pairs::Typical;
+use super::{Bench, idle_table, load_row, load_table};
 
 const NAME: &str = "vhost-device-i2c";
-const ARGUMENTS: [&str; 2] = ["--device-list", "sim0:0x20=regs:0x48=lm75:0x50=24c02"];
+const ARGUMENTS: &[&str] = &["--device-list", "sim0:0x20=regs:0x48=lm75:0x50=24c02"];
 
 const REGISTERS: u16 = 0x20;
 const SENSOR: u16 = 0x48;
@@ -26,6 +26,18 @@ pub fn run(bench: &Bench) -> Result<()> {
     throughput(bench)?;
     println!();
     idleness(bench)
+}
+
+/// What daemons are compared by.
+pub fn typical() -> Typical {
+    Typical {
+        daemon: NAME,
+        load: "read 2 bytes of a sensor",
+        arguments: ARGUMENTS,
+        queues: 1,
+        before: None,
+        request: request(SENSOR, READ, &[], 2),
+    }
 }
 
 /// One transfer, as the requests of its messages.
@@ -63,14 +75,8 @@ fn request(address: u16, flags: u32, data: &[u8], room: u32) -> Request {
 }
 
 fn throughput(bench: &Bench) -> Result<()> {
-    let mut table = Table::new(&[
-        "transfers",
-        "depth",
-        "transfers/s",
-        "CPU us/transfer",
-        "requests/kick",
-    ]);
-    let mut daemon = bench.start(NAME, &ARGUMENTS)?;
+    let mut table = load_table("transfer");
+    let mut daemon = bench.start(NAME, ARGUMENTS)?;
     for (name, requests) in transfers() {
         for depth in DEPTHS {
             let mut session = bench.connect(&daemon, 1)?;
@@ -80,14 +86,7 @@ fn throughput(bench: &Bench) -> Result<()> {
                 duration: bench.duration,
             };
             let figures = drive(&mut session, &daemon, 0, &load)?;
-            let messages = requests.len() as f64;
-            table.row([
-                name.to_owned(),
-                depth.to_string(),
-                format!("{:.0}", figures.rate() / messages),
-                format!("{:.2}", figures.cost() * messages),
-                format!("{:.1}", figures.requests_per_kick()),
-            ]);
+            load_row(&mut table, name, depth, requests.len(), &figures);
         }
     }
     table.print();
@@ -96,7 +95,7 @@ fn throughput(bench: &Bench) -> Result<()> {
 
 fn idleness(bench: &Bench) -> Result<()> {
     let mut table = idle_table();
-    let mut daemon = bench.start(NAME, &ARGUMENTS)?;
+    let mut daemon = bench.start(NAME, ARGUMENTS)?;
     let mut session = bench.connect(&daemon, 1)?;
     let probe = request(SENSOR, READ, &[], 2);
     round_trips(&mut session, 0, &probe, 1, Waiting::Sleeping)?;

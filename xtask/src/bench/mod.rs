@@ -1,10 +1,12 @@
-//! `cargo xtask bench DEVICE`: what a device reaches on this machine, beside what the machine can do.
+//! `cargo xtask bench SUBJECT`: what a device reaches on this machine, beside what the machine can do; or what something costs that
+//! all daemons do.
 //!
-//! One file per device. The testkit drives the rings of a release build over the real socket; figures are ratios within
+//! One file per device, and [`pairs`]. The testkit drives the rings of a release build over the real socket; figures are ratios within
 //! one run wherever the machine sets the limit.
 
 mod gpio;
 mod i2c;
+mod pairs;
 mod rng;
 mod scmi;
 mod vsock;
@@ -13,7 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use vhost_device_testkit::bench::{Spread, eventfd_round_trips, idle};
+use vhost_device_testkit::bench::{Figures, Spread, eventfd_round_trips, idle};
 use vhost_device_testkit::failure::{At, Failure, Result as Measured};
 use vhost_device_testkit::process::{Daemon, Launch};
 use vhost_device_testkit::session::{Options, Session};
@@ -22,11 +24,11 @@ use vhost_device_testkit::table;
 use self::table::Table;
 use crate::workspace::{Profile, Workspace};
 
-/// Measures one device.
+/// Measures one device, or one thing that all daemons do.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The device.
-    device: Subject,
+    /// A device, or what all of them are compared with and without.
+    subject: Subject,
 
     /// Length of each measurement.
     #[arg(long, value_name = "SECONDS", default_value_t = 2)]
@@ -40,6 +42,10 @@ enum Subject {
     Rng,
     Scmi,
     Vsock,
+    /// Each daemon confined as it is by default, and not at all
+    Confinement,
+    /// Each daemon with its counters read every second, and never
+    Metrics,
 }
 
 /// Runs the verb.
@@ -48,12 +54,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         workspace: Workspace::load()?,
         duration: Duration::from_secs(args.seconds),
     };
-    match args.device {
+    match args.subject {
         Subject::Gpio => gpio::run(&bench),
         Subject::I2c => i2c::run(&bench),
         Subject::Rng => rng::run(&bench),
         Subject::Scmi => scmi::run(&bench),
         Subject::Vsock => vsock::run(&bench),
+        Subject::Confinement => pairs::confinement(&bench),
+        Subject::Metrics => pairs::metrics(&bench),
     }
     .map_err(anyhow::Error::msg)?;
     Ok(ExitCode::SUCCESS)
@@ -69,13 +77,17 @@ pub struct Bench {
 impl Bench {
     /// Builds a daemon as it is shipped and starts it with these arguments.
     pub fn start(&self, name: &str, arguments: &[&str]) -> Measured<Daemon> {
+        let launch = self.launch(name)?;
+        launch.arguments(arguments.iter().copied()).start()
+    }
+
+    /// Builds a daemon as it is shipped.
+    pub fn launch(&self, name: &str) -> Measured<Launch> {
         let folder = self
             .workspace
             .build(&[name.to_owned()], Profile::Release)
             .map_err(|error| Failure::new(format!("{error:#}")))?;
-        Launch::new(folder.join(name))?
-            .arguments(arguments.iter().copied())
-            .start()
+        Ok(Launch::new(folder.join(name))?)
     }
 
     /// Builds the peer of a device, the same on vhost-user-backend's engine, and starts it. It serves one frontend.
@@ -91,6 +103,29 @@ impl Bench {
     pub fn connect(&self, daemon: &Daemon, queues: usize) -> Measured<Session> {
         Session::open(daemon.socket(), &Options::usual(queues)).at("connect")
     }
+}
+
+/// A table of loads, which count what is called `unit`.
+pub fn load_table(unit: &str) -> Table {
+    Table::new(&[
+        &format!("{unit}s"),
+        "depth",
+        &format!("{unit}s/s"),
+        &format!("CPU us/{unit}"),
+        "requests/kick",
+    ])
+}
+
+/// Adds what was measured to a table of loads, each unit of which takes so many `requests`.
+pub fn load_row(table: &mut Table, name: &str, depth: usize, requests: usize, figures: &Figures) {
+    let requests = requests as f64;
+    table.row([
+        name.to_owned(),
+        depth.to_string(),
+        format!("{:.0}", figures.rate() / requests),
+        format!("{:.3}", figures.cost() * requests),
+        format!("{:.1}", figures.requests_per_kick()),
+    ]);
 }
 
 /// Round trips made for a row of percentiles.

@@ -9,6 +9,7 @@ use vhost_device_testkit::ensure;
 use vhost_device_testkit::failure::Result;
 use vhost_device_testkit::session::Request;
 
+use super::pairs::Typical;
 use super::table::Table;
 use super::{Bench, ROUND_TRIPS, idle_table, round_trip_row, round_trip_table};
 
@@ -23,6 +24,18 @@ pub fn run(bench: &Bench) -> Result<()> {
     latency(bench)?;
     println!();
     idleness(bench)
+}
+
+/// What daemons are compared by.
+pub fn typical() -> Typical {
+    Typical {
+        daemon: NAME,
+        load: "4096 bytes",
+        arguments: &[],
+        queues: 1,
+        before: None,
+        request: request(4096),
+    }
 }
 
 fn request(bytes: u32) -> Request {

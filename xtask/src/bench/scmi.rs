@@ -6,8 +6,10 @@ use vhost_device_testkit::failure::Result;
 use vhost_device_testkit::framing::Framing;
 use vhost_device_testkit::session::{Request, Session};
 
-use super::table::Table;
-use super::{Bench, ROUND_TRIPS, idle_table, round_trip_row, round_trip_table};
+use super::pairs::Typical;
+use super::{
+    Bench, ROUND_TRIPS, idle_table, load_row, load_table, round_trip_row, round_trip_table,
+};
 
 const NAME: &str = "vhost-device-scmi";
 
@@ -31,6 +33,18 @@ pub fn run(bench: &Bench) -> Result<()> {
     idleness(bench)
 }
 
+/// What daemons are compared by.
+pub fn typical() -> Typical {
+    Typical {
+        daemon: NAME,
+        load: "read a constant",
+        arguments: &["-d", CONSTANT],
+        queues: 2,
+        before: None,
+        request: command(READING_GET, &[0, 0]),
+    }
+}
+
 /// A command of the sensor protocol.
 fn command(message: u32, parameters: &[u32]) -> Request {
     let mut readable = (message | SENSOR << 10).to_le_bytes().to_vec();
@@ -51,14 +65,7 @@ fn ask(session: &mut Session, request: &Request) -> Result<()> {
 }
 
 fn throughput(bench: &Bench) -> Result<()> {
-    let heads = [
-        "messages",
-        "depth",
-        "messages/s",
-        "CPU us/message",
-        "messages/kick",
-    ];
-    let mut table = Table::new(&heads);
+    let mut table = load_table("message");
     let reading = command(READING_GET, &[0, 0]);
     let description = command(DESCRIPTION_GET, &[0]);
     for (name, sensor, request) in [
@@ -73,13 +80,7 @@ fn throughput(bench: &Bench) -> Result<()> {
             ask(&mut session, request)?;
             let load = Load::new(request, depth, bench.duration);
             let figures = drive(&mut session, &daemon, 0, &load)?;
-            table.row([
-                name.to_owned(),
-                depth.to_string(),
-                format!("{:.0}", figures.rate()),
-                format!("{:.3}", figures.cost()),
-                format!("{:.1}", figures.requests_per_kick()),
-            ]);
+            load_row(&mut table, name, depth, 1, &figures);
         }
         daemon.finish()?;
     }

@@ -1,0 +1,267 @@
+//! What something costs that daemons do whatever the device is: each daemon runs twice, side by side, with it and without. The
+//! machine's speed drifts, so both are measured in turn, and what counts is the ratio of neighbours.
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use vhost_device_testkit::bench::{Figures, Load, drive};
+use vhost_device_testkit::ensure;
+use vhost_device_testkit::failure::{At, Failure, Result};
+use vhost_device_testkit::framing::Framing;
+use vhost_device_testkit::process::Daemon;
+use vhost_device_testkit::session::Request;
+
+use super::table::Table;
+use super::{Bench, gpio, i2c, rng, scmi};
+
+/// Pairs of measurements. The side that comes first changes with each.
+const PAIRS: usize = 15;
+
+/// Requests in flight.
+const DEPTH: usize = 16;
+
+/// Between two looks at the counters, and the most that one may take.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A load that stands for a device.
+#[derive(Debug)]
+pub struct Typical {
+    /// The binary.
+    pub daemon: &'static str,
+    /// What is asked of the device.
+    pub load: &'static str,
+    /// The daemon's arguments.
+    pub arguments: &'static [&'static str],
+    /// The device's queues.
+    pub queues: usize,
+    /// What has to be asked once, before.
+    pub before: Option<Request>,
+    /// What is asked again and again, on the first queue.
+    pub request: Request,
+}
+
+/// One of the two that are compared.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    /// Whether somebody reads the counters every second.
+    is_read: bool,
+}
+
+const BY_DEFAULT: Way = Way {
+    name: "by default",
+    arguments: &[],
+    is_read: false,
+};
+
+const UNCONFINED: Way = Way {
+    name: "unconfined",
+    arguments: &["--sandbox", "none", "--seccomp", "none"],
+    is_read: false,
+};
+
+const READ: Way = Way {
+    name: "counters read",
+    arguments: &[],
+    is_read: true,
+};
+
+/// What confinement costs.
+pub fn confinement(bench: &Bench) -> Result<()> {
+    compare(bench, [BY_DEFAULT, UNCONFINED])
+}
+
+/// What it costs that somebody reads the counters.
+pub fn metrics(bench: &Bench) -> Result<()> {
+    compare(bench, [READ, BY_DEFAULT])
+}
+
+fn compare(bench: &Bench, ways: [Way; 2]) -> Result<()> {
+    let [with, without] = ways;
+    let mut table = Table::new(&[
+        &format!("{} : {}", with.name, without.name),
+        "load, depth 16",
+        "requests/s",
+        "ratio",
+        "quartiles",
+        "CPU us/request",
+        "ratio",
+        "quartiles",
+    ]);
+    for typical in [
+        rng::typical(),
+        gpio::typical(),
+        i2c::typical(),
+        scmi::typical(),
+    ] {
+        let pairs = measure(bench, &typical, ways)?;
+        row(&mut table, typical.daemon, typical.load, &pairs);
+    }
+    // how far two that do the same are apart
+    let typical = gpio::typical();
+    let pairs = measure(bench, &typical, [without; 2])?;
+    let name = format!("{0} : {0}, gpio", without.name);
+    row(&mut table, &name, typical.load, &pairs);
+    table.print();
+    Ok(())
+}
+
+fn row(table: &mut Table, name: &str, load: &str, pairs: &[[Figures; 2]]) {
+    let column = |figure: fn(&Figures) -> f64, digits: usize| {
+        let [with, without] = [0, 1].map(|side| {
+            let one = pairs.iter().map(|pair| figure(&pair[side]));
+            Quartiles::of(one.collect()).median
+        });
+        let ratios = pairs
+            .iter()
+            .map(|[with, without]| figure(with) / figure(without));
+        let ratio = Quartiles::of(ratios.collect());
+        [
+            format!("{with:.digits$} : {without:.digits$}"),
+            format!("{:.4}", ratio.median),
+            format!("{:.3} to {:.3}", ratio.lower, ratio.upper),
+        ]
+    };
+    let [rates, rate, rate_spread] = column(Figures::rate, 0);
+    let [costs, cost, cost_spread] = column(Figures::cost, 3);
+    table.row([
+        name.to_owned(),
+        load.to_owned(),
+        rates,
+        rate,
+        rate_spread,
+        costs,
+        cost,
+        cost_spread,
+    ]);
+}
+
+/// Runs a daemon in both ways and measures them in turn.
+fn measure(bench: &Bench, typical: &Typical, ways: [Way; 2]) -> Result<Vec<[Figures; 2]>> {
+    let [with, without] = ways;
+    let mut sides = [
+        Side::start(bench, typical, with)?,
+        Side::start(bench, typical, without)?,
+    ];
+    let mut pairs = Vec::new();
+    for number in 0..PAIRS {
+        let [first, second] = if number % 2 == 0 { [0, 1] } else { [1, 0] };
+        let figures = [
+            sides[first].measure(bench, typical)?,
+            sides[second].measure(bench, typical)?,
+        ];
+        pairs.push([figures[first].clone(), figures[second].clone()]);
+    }
+    sides.iter_mut().try_for_each(|side| side.daemon.finish())?;
+    Ok(pairs)
+}
+
+/// A daemon that runs in one of the ways.
+struct Side {
+    daemon: Daemon,
+    /// Where its counters are read.
+    counters: Option<PathBuf>,
+}
+
+impl Side {
+    fn start(bench: &Bench, typical: &Typical, way: Way) -> Result<Self> {
+        let mut launch = bench.launch(typical.daemon)?;
+        launch = launch.arguments(typical.arguments.iter().chain(way.arguments).copied());
+        let counters = way.is_read.then(|| launch.dir().join("counters"));
+        if let Some(path) = &counters {
+            launch = launch.arguments(["--control-path".as_ref(), path.as_os_str()]);
+        }
+        Ok(Self {
+            daemon: launch.start()?,
+            counters,
+        })
+    }
+
+    /// Loads the daemon over a connection of its own.
+    fn measure(&self, bench: &Bench, typical: &Typical) -> Result<Figures> {
+        let mut session = bench.connect(&self.daemon, typical.queues)?;
+        if let Some(before) = &typical.before {
+            let pending = session.submit(before, &Framing::whole())?;
+            session.finish(before.queue, &pending)?;
+        }
+        let load = Load::new(&typical.request, DEPTH, bench.duration);
+        let Some(path) = &self.counters else {
+            return drive(&mut session, &self.daemon, 0, &load);
+        };
+        thread::scope(|scope| {
+            let (stop, stopped) = channel();
+            let reader = scope.spawn(move || read_every_second(path, &stopped));
+            let figures = drive(&mut session, &self.daemon, 0, &load);
+            drop(stop);
+            let read = reader
+                .join()
+                .map_err(|_| Failure::new("the reader panicked"))?;
+            read.at("read the counters")?;
+            figures
+        })
+    }
+}
+
+/// Reads counters now and every second, until the other end of `stopped` is gone.
+fn read_every_second(path: &Path, stopped: &Receiver<()>) -> Result<()> {
+    loop {
+        let mut stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(SECOND))?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        ensure!(text.ends_with("# EOF\n"), "the counters were cut off");
+        if stopped.recv_timeout(SECOND) != Err(RecvTimeoutError::Timeout) {
+            return Ok(());
+        }
+    }
+}
+
+/// The middle of some figures.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Quartiles {
+    lower: f64,
+    median: f64,
+    upper: f64,
+}
+
+impl Quartiles {
+    fn of(mut figures: Vec<f64>) -> Self {
+        figures.sort_unstable_by(f64::total_cmp);
+        let at = |quarter: usize| {
+            let place = figures.len().saturating_sub(1) * quarter;
+            let [below, above] = [place / 4, place.div_ceil(4)]
+                .map(|place| figures.get(place).copied().unwrap_or(f64::NAN));
+            below + (above - below) * (place % 4) as f64 / 4.0
+        };
+        Self {
+            lower: at(1),
+            median: at(2),
+            upper: at(3),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quartiles_lie_between_neighbours() {
+        let quartiles = |figures: &[f64]| {
+            let Quartiles {
+                lower,
+                median,
+                upper,
+            } = Quartiles::of(figures.to_vec());
+            [lower, median, upper]
+        };
+        assert_eq!(quartiles(&[5.0, 1.0, 2.0, 4.0, 3.0]), [2.0, 3.0, 4.0]);
+        assert_eq!(quartiles(&[2.0, 1.0]), [1.25, 1.5, 1.75]);
+        assert_eq!(quartiles(&[7.0]), [7.0; 3]);
+    }
+}
