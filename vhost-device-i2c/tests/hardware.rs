@@ -1,7 +1,8 @@
 //! Adapters of the kernel served to a driver, and what the host's own tools say meanwhile: one that knows SMBus calls only
-//! (i2c-stub), and one that carries out whole transfers (the adapter of a guest, with our simulated chips behind it).
+//! (i2c-stub), one that carries out whole transfers (the adapter of a guest, with our simulated chips behind it), and one
+//! with 10-bit addresses (the kernel's bit-banging algorithm, on wires that lead to a target in a module of ours).
 //!
-//! Not among the tests that run everywhere: `cargo xtask test --only hardware` runs these in a machine that has both.
+//! Not among the tests that run everywhere: `cargo xtask test --only hardware` runs these in a machine that has all of them.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;
@@ -10,7 +11,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Driver, ERROR, OK, and_next, daemon, read, write};
+use common::{Driver, ERROR, M_RD, OK, and_next, daemon, read, request, write};
 
 const DEVICES: &str = "/sys/bus/i2c/devices";
 
@@ -21,15 +22,32 @@ const OTHER_CHIP: u8 = 0x51;
 /// Nobody is there.
 const NOBODY: u8 = 0x34;
 
-/// The adapter of i2c-stub, which is loaded by the first test that needs it.
+/// The name of the adapter with 10-bit addresses, and where its target is.
+const TEN_BIT: &str = "ten bit";
+const FAR_CHIP: u16 = 0x2a5;
+
+/// What was on that adapter's wires: S is a start, P a stop, and a byte was acknowledged (+) or not (-).
+const WIRE: &str = "/sys/module/i2c_ten_bit/parameters/wire";
+
+/// The adapter of i2c-stub.
 fn stub() -> u32 {
-    if number(|name| name == STUB).is_none() {
+    let chips = format!("chip_addr={CHIP},{OTHER_CHIP}");
+    adapter_of("i2c-stub", &chips, STUB)
+}
+
+/// The adapter with 10-bit addresses.
+fn ten_bit() -> u32 {
+    adapter_of("i2c-ten-bit", &format!("address={FAR_CHIP}"), TEN_BIT)
+}
+
+/// The adapter with this name, whose module is loaded by the first test that needs it.
+fn adapter_of(module: &str, parameter: &str, adapter: &str) -> u32 {
+    if number(|name| name == adapter).is_none() {
         let modules = std::env::var("MODULES").unwrap();
-        let module = Path::new(&modules).join("i2c-stub.ko");
-        let chips = format!("chip_addr={CHIP},{OTHER_CHIP}");
-        run("busybox", &["insmod", module.to_str().unwrap(), &chips]);
+        let module = Path::new(&modules).join(format!("{module}.ko"));
+        run("busybox", &["insmod", module.to_str().unwrap(), parameter]);
     }
-    number(|name| name == STUB).unwrap()
+    number(|name| name == adapter).unwrap()
 }
 
 /// The machine's virtio adapter, with its name.
@@ -72,6 +90,38 @@ fn set(bus: u32, address: u8, register: u8, value: u16, mode: &str) {
         "i2cset",
         &["-f", "-y", &bus, &address, &register, &value, mode],
     );
+}
+
+/// What an ordinary program of the host gets from the target with a 10-bit address: it writes bytes, and then reads some.
+/// The host's I2C tools know no such addresses.
+fn exchange(bus: u32, address: u16, bytes: &[u8], room: usize) -> String {
+    const PROGRAM: &str = r#"
+        my ($path, $address, $bytes, $room) = @ARGV;
+        my ($slave, $tenbit) = (0x0703, 0x0704);
+        open(my $file, "+<", $path) or die $!;
+        ioctl($file, $tenbit, 1) or die $!;
+        ioctl($file, $slave, $address + 0) or die $!;
+        syswrite($file, pack("H*", $bytes)) or die $!;
+        defined(sysread($file, my $read, $room)) or die $! if $room;
+        print unpack("H*", $read) if $room;
+    "#;
+    let [address, room] = [address.into(), room].map(|number| number.to_string());
+    let path = format!("/dev/i2c-{bus}");
+    run(
+        "perl",
+        &["-e", PROGRAM, &path, &address, &hex(bytes), &room],
+    )
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What was on the wires since the last call.
+fn wire() -> String {
+    let seen = fs::read_to_string(WIRE).unwrap();
+    fs::write(WIRE, "\n").unwrap();
+    seen.trim_end().to_owned()
 }
 
 /// A driver of the host's kernel at an address; gone when dropped.
@@ -258,6 +308,58 @@ fn a_group_is_one_transfer_on_the_adapter_and_single_requests_are_not() {
     let single = [write(0x20, &[0x60, 0x22]), read(NOBODY, 1)];
     assert_eq!(driver.statuses(&single), [OK, ERROR]);
     assert_eq!(get(bus, 0x20, 0x60, "b"), "0x22");
+}
+
+/// The field of a request: 11110, A9 and A8 below A7 to A0 (VIRTIO 1.3, section 5.13.6.1).
+#[test]
+fn a_ten_bit_address_is_on_the_wires_as_the_driver_wrote_it() {
+    const FIELD: u16 = 0xa5f4;
+    let bus = ten_bit();
+    let daemon = daemon(&format!("{bus}:{FAR_CHIP}"), &[]);
+    let mut driver = Driver::new(&daemon);
+    wire();
+    let registers = request(FIELD, 0, &[0x10, 0xab, 0xcd], 0);
+    assert_eq!(driver.statuses(&[registers]), [OK]);
+    let seen = wire();
+    assert_eq!(seen, "S f4+ a5+ 10+ ab+ cd+ P");
+    assert_eq!(exchange(bus, FAR_CHIP, &[0x10], 2), "abcd");
+    wire();
+    exchange(bus, FAR_CHIP, &[0x10, 0xab, 0xcd], 0);
+    assert_eq!(wire(), seen, "of the host's own program");
+
+    exchange(bus, FAR_CHIP, &[0x20, 0x12, 0x34, 0x56], 0);
+    wire();
+    let number = and_next(request(FIELD, 0, &[0x20], 0));
+    let group = [number, request(FIELD, M_RD, &[], 3)];
+    let answers = driver.batch(&group);
+    assert_eq!(answers, [(vec![], OK), (vec![0x12, 0x34, 0x56], OK)]);
+    let seen = wire();
+    assert_eq!(
+        seen, "S f4+ a5+ 20+ S f4+ a5+ S f5+ 12+ 34+ 56- P",
+        "one transfer"
+    );
+}
+
+#[test]
+fn all_ten_bits_count_and_those_of_others_are_refused() {
+    let bus = ten_bit();
+    let daemon = daemon(&format!("{bus}:0x2a4:0x1a5:t0x25:0x25"), &[]);
+    let mut driver = Driver::new(&daemon);
+    wire();
+    // the last two are 7-bit 0x25 and the target itself, which is not on the list
+    for (field, seen) in [
+        (0xa4f4, "S f4+ a4- P"),
+        (0xa5f2, "S f2-"),
+        (0x25f0, "S f0-"),
+        (0x004a, "S 4a-"),
+        (0xa5f4, ""),
+    ] {
+        assert_eq!(driver.statuses(&[request(field, 0, &[1], 0)]), [ERROR]);
+        let wire = wire();
+        // the adapter tries a first byte again that nobody acknowledges
+        assert!(wire.starts_with(seen), "{field:#06x}: {wire}");
+        assert!(!wire.contains("a5") && wire.is_empty() == seen.is_empty());
+    }
 }
 
 #[test]

@@ -18,6 +18,15 @@ const COMMON: &str = include_str!("../../guest/common.config");
 const UM: &str = include_str!("../../guest/um.config");
 const X86_64: &str = include_str!("../../guest/x86_64.config");
 
+/// Modules of our own, for simulated hardware that the kernel lacks: a name, and the source.
+type Module = (&'static str, &'static str);
+
+/// An adapter with 10-bit addresses.
+const TEN_BIT: Module = (
+    "i2c-ten-bit",
+    include_str!("../../guest/modules/i2c-ten-bit.c"),
+);
+
 /// Part of the cache key: raise it when the way of building changes without a change of the option lists.
 const RECIPE: &[u8] = b"1";
 
@@ -44,6 +53,8 @@ struct Build {
     arch: &'static str,
     /// Options beside the common ones.
     options: &'static str,
+    /// Modules beside the kernel's own.
+    modules: &'static [Module],
     /// The result, below the build folder.
     image: &'static str,
     /// What it takes on two cores.
@@ -56,12 +67,15 @@ impl Build {
             Machine::Uml => Self {
                 arch: "um",
                 options: UM,
+                // the hardware machine
+                modules: &[TEN_BIT],
                 image: "linux",
                 about: "5 min",
             },
             Machine::Qemu(_) => Self {
                 arch: "x86_64",
                 options: X86_64,
+                modules: &[],
                 image: "arch/x86/boot/bzImage",
                 about: "8 min",
             },
@@ -75,12 +89,13 @@ pub fn image(machine: Machine) -> Result<PathBuf> {
     let build = Build::of(machine);
     let options = format!("{COMMON}{}", build.options);
     let name = format!("kernel-{}", build.arch);
-    let inputs = [
+    let mut inputs = vec![
         source::PACKAGE.as_bytes(),
         build.arch.as_bytes(),
         options.as_bytes(),
         RECIPE,
     ];
+    inputs.extend(build.modules.iter().map(|(_, text)| text.as_bytes()));
     let folder = cache::entry(&name, &inputs, |folder, scratch| {
         make(&build, &options, folder, scratch)
     })?;
@@ -104,6 +119,9 @@ fn make(build: &Build, options: &str, folder: &Path, scratch: &Path) -> Result<(
     configure(build, options, &source.tree, &output, &log)?;
     compile(build, &source.tree, &output, &log)?;
     keep(build, &output, folder)?;
+    for module in build.modules {
+        add_module(build, module, &source.tree, &output, folder, &log)?;
+    }
     fs::write(folder.join("version"), source.version + "\n")?;
     progress.done("ok");
     Ok(())
@@ -162,6 +180,28 @@ fn keep(build: &Build, output: &Path, folder: &Path) -> Result<()> {
         fs::rename(&module, modules.join(name))
             .with_context(|| format!("cannot keep {}", module.display()))?;
     }
+    Ok(())
+}
+
+/// Builds one of our own modules with the kernel in `output`, and keeps it with the others.
+fn add_module(
+    build: &Build,
+    (name, text): &Module,
+    tree: &Path,
+    output: &Path,
+    folder: &Path,
+    log: &Path,
+) -> Result<()> {
+    let sources = output.join(format!("ours/{name}"));
+    fs::create_dir_all(&sources)?;
+    fs::write(sources.join(format!("{name}.c")), text)?;
+    fs::write(sources.join("Kbuild"), format!("obj-m := {name}.o\n"))?;
+    let mut command = make_command(build, tree, output);
+    command.arg(format!("M={}", sources.display()));
+    run_logged(command.arg("modules"), log)
+        .with_context(|| format!("cannot build the module {name}"))?;
+    let module = format!("{name}.ko");
+    fs::rename(sources.join(&module), folder.join("modules").join(module))?;
     Ok(())
 }
 

@@ -40,6 +40,7 @@ const SUITES: &[Suite] = &[
         tools: &[
             Package::program("i2c-tools", "i2cget"),
             Package::program("busybox-static", "busybox"),
+            Package::program("perl-base", "perl"),
         ],
         // the kernel's i2c-stub knows no whole transfers; the adapter of a guest does
         attached: &["i2c"],
