@@ -454,18 +454,25 @@ impl Ring {
         }
     }
 
-    /// Looks at the ring without a pause until a chain was used: for benchmarks, at the price of a whole processor.
+    /// Looks at the ring all the time until a chain was used: for benchmarks, at the price of a whole processor. If that
+    /// takes long it looks less often, so as not to slow a device down that runs on the same core.
     ///
     /// # Errors
     /// When nothing was used in time.
     pub fn spin(&mut self, timeout: Duration) -> Result<Used> {
         let mut deadline = None;
+        for _ in 0..256 {
+            if let Some(used) = self.pop() {
+                return Ok(used);
+            }
+            std::hint::spin_loop();
+        }
         loop {
-            for _ in 0..1 << 16 {
+            for _ in 0..1 << 12 {
                 if let Some(used) = self.pop() {
                     return Ok(used);
                 }
-                std::hint::spin_loop();
+                (0..32).for_each(|_| std::hint::spin_loop());
             }
             let now = Instant::now();
             ensure!(

@@ -23,8 +23,10 @@ const MAX_BATCH: u16 = 1024;
 /// Most bytes read and written in one batch before other queues and events get their turn.
 const MAX_BATCH_BYTES: u64 = 1 << 20;
 
-/// Bytes completed in one batch after which the driver is told early, so that it can work on them while we go on.
+/// Bytes completed in one batch after which the driver is told early, so that it can work on them while we go on: at least
+/// so many, if they are half of what there was; and never more than the latter.
 const FLUSH_BYTES: u64 = 32 * 1024;
+const MAX_UNPUBLISHED_BYTES: u64 = 128 * 1024;
 
 /// `struct virtq_used_elem` (section 2.7.8).
 #[derive(IntoBytes, zerocopy::Immutable)]
@@ -141,7 +143,7 @@ impl<'a> Queue<'a> {
     )]
     pub fn next(&mut self) -> Option<Request<'_>> {
         let active = self.active.as_mut()?;
-        if active.ring.unpublished_bytes >= FLUSH_BYTES {
+        if active.should_publish() {
             active.publish();
         }
         let head = active.take_walked()?;
@@ -304,6 +306,17 @@ impl Active<'_> {
             ring.suppress(self.memory, &self.parts)?;
         }
         Ok(ahead > 0)
+    }
+
+    /// Whether the driver should be told of completions in the midst of a batch.
+    fn should_publish(&self) -> bool {
+        let done = self.ring.next_used.wrapping_sub(self.ring.published);
+        let left = self.available.wrapping_sub(self.ring.next_available);
+        match self.ring.unpublished_bytes {
+            MAX_UNPUBLISHED_BYTES.. => true,
+            FLUSH_BYTES.. => done >= left,
+            _ => false,
+        }
     }
 
     fn publish(&mut self) {

@@ -180,9 +180,13 @@ fn long_answers_are_published_before_the_batch_ends() {
             Ok(())
         })
     };
+    // 32 KiB are enough once they are half of it, 128 KiB always
     let (seen, interrupts) = seen_in_a_batch(service, 6, 16 * 1024);
-    assert_eq!(seen, [0, 0, 2, 2, 4, 4]);
+    assert_eq!(seen, [0, 0, 0, 3, 3, 5]);
     assert_eq!(interrupts, 3);
+    let (seen, interrupts) = seen_in_a_batch(service, 8, 64 * 1024);
+    assert_eq!(seen, [0, 0, 2, 2, 4, 4, 6, 7]);
+    assert_eq!(interrupts, 5);
     let (seen, interrupts) = seen_in_a_batch(service, 6, 4096);
     assert_eq!(seen, [0; 6]);
     assert_eq!(interrupts, 1);
