@@ -11,7 +11,7 @@
 //! | [`control`], [`message`] | the frontend's end of the control socket, correct or malformed |
 //! | [`ring`], [`framing`] | the driver's side of a split virtqueue, any framing of a request |
 //! | [`session`] | a negotiated connection with memory and rings |
-//! | [`process`], [`stats`] | the daemon process and what the kernel says about it |
+//! | [`process`], [`namespace`], [`stats`] | the daemon process and what the kernel says about it |
 //! | [`subject`], [`faults`], [`mod@conformance`] | the catalogue of misbehaviour that every device has to survive |
 //! | [`mod@bench`], [`table`] | request rates, costs and latencies with as little overhead of our own as possible |
 //!
@@ -30,6 +30,7 @@ pub mod framing;
 pub mod json;
 pub mod memory;
 pub mod message;
+pub mod namespace;
 pub mod process;
 pub mod random;
 pub mod ring;

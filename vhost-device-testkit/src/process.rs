@@ -9,11 +9,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::failure::{At, Failure, Result};
+use crate::namespace;
 use crate::stats::Stats;
 use crate::sys::{self, Pid};
 use crate::{ensure, fail};
@@ -194,6 +195,7 @@ impl Launch {
             .at(format!("start {}", self.binary.display()))?;
         Ok(Daemon {
             child,
+            inner: OnceLock::new(),
             socket: self.dir().join("s"),
             log,
             output,
@@ -247,7 +249,7 @@ fn traced(binary: &Path) -> Command {
     let file = format!("{}.{number}", std::process::id());
     let mut command = Command::new("strace");
     command
-        .args(["-D", "-f", "-qq", "-s", "400", "-o"])
+        .args(["-D", "-f", "-qq", "-s", "400", "--decode-pids=pidns", "-o"])
         .arg(Path::new(&folder).join(file))
         .arg("--")
         .arg(binary);
@@ -282,6 +284,7 @@ impl Ending {
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
+    inner: OnceLock<Pid>,
     socket: PathBuf,
     log: PathBuf,
     output: PathBuf,
@@ -305,17 +308,35 @@ impl Daemon {
         Arc::clone(&self.dir)
     }
 
-    /// Its process id.
+    /// The process that serves, once it does: the one that was started, or its child, the first of a pid namespace.
     pub fn pid(&self) -> Pid {
+        let started = self.started();
+        match self.inner.get() {
+            Some(inner) => *inner,
+            None => match namespace::first_of(started) {
+                Some(inner) => *self.inner.get_or_init(|| inner),
+                None => started,
+            },
+        }
+    }
+
+    /// The process that was started, which a user knows: the one that serves, or the one that watches over it.
+    pub fn started(&self) -> Pid {
         self.child.id() as Pid
     }
 
-    /// A snapshot of its resources.
+    /// A snapshot of the resources of the process that serves. Of wake-ups those of the one that watches over it count too.
     ///
     /// # Errors
     /// When it is gone.
     pub fn stats(&self) -> Result<Stats> {
-        Stats::of(self.pid()).at("look at the daemon")
+        let (serving, started) = (self.pid(), self.started());
+        let mut stats = Stats::of(serving).at("look at the daemon")?;
+        if started != serving {
+            let supervisor = Stats::of_tasks(started).at("look at the daemon's supervisor")?;
+            stats.voluntary += supervisor.voluntary;
+        }
+        Ok(stats)
     }
 
     /// Time on a processor so far.
@@ -377,12 +398,12 @@ impl Daemon {
         Ok(())
     }
 
-    /// Sends it a signal.
+    /// Sends it a signal, as a user does: to the process that was started.
     ///
     /// # Errors
     /// When it is gone.
     pub fn signal(&self, signal: i32) -> Result<()> {
-        sys::kill(self.pid(), signal).at(format!("signal {signal}"))
+        sys::kill(self.started(), signal).at(format!("signal {signal}"))
     }
 
     /// Waits until it ends by itself.

@@ -153,9 +153,9 @@ pub fn daemon_stopped(subject: &dyn Subject) -> Result<Outcome> {
     let stand = Stand::start(subject)?;
     let mut session = stand.session()?;
     for round in 0..10 {
-        stand.daemon.signal(libc::SIGSTOP)?;
+        sys::kill(stand.daemon.pid(), libc::SIGSTOP)?;
         let continued = stopped_round(&stand, &mut session);
-        stand.daemon.signal(libc::SIGCONT)?;
+        sys::kill(stand.daemon.pid(), libc::SIGCONT)?;
         let pending = continued.at(format!("round {round}, stopped"))?;
         stand
             .unload(&mut session, &pending)
