@@ -24,7 +24,8 @@ pub fn command(binary: &Path, name: &str) -> Vec<OsString> {
     if let Some(folder) = folder.as_ref() {
         let file = (0..).map(|number| folder.join(format!("guest-{name}.{number}")));
         let file = file.into_iter().find(|file| !file.exists());
-        words.extend(["strace", "-D", "-f", "-qq", "-s", "400", "-o"].map(Into::into));
+        words.extend(["strace", "-D", "-f", "-qq", "-s", "400"].map(Into::into));
+        words.extend(["--decode-pids=pidns", "-o"].map(Into::into));
         words.extend(file.map(Into::into));
         words.push("--".into());
     }

@@ -11,6 +11,9 @@ const MODULE: &str = "vhost_device_daemon::confine::filter:";
 /// How many groups there are. A daemon whose log nobody reads tells less.
 const GROUPS: usize = 4;
 
+/// How a daemon's filter is told from the one of the process that watches over it.
+const ALL_THREADS: &str = "_TSYNC";
+
 /// A daemon's tables, and what it called once its filter was in force.
 #[derive(Debug, Default)]
 pub struct Trace {
@@ -26,7 +29,7 @@ impl Trace {
         let lines: Vec<&str> = text.lines().collect();
         let filter = lines
             .iter()
-            .rposition(|line| call(line) == Some("seccomp"))?;
+            .rposition(|line| call(line) == Some("seccomp") && line.contains(ALL_THREADS))?;
         let told = lines.iter().take(filter);
         let tables: BTreeMap<_, _> = told.filter_map(|line| table(line)).collect();
         if tables.len() < GROUPS {
@@ -71,15 +74,27 @@ impl<'a> Threads<'a> {
         if call(line).is_some_and(|name| name.starts_with("clone")) {
             self.making.insert(thread, line.contains("CLONE_THREAD"));
         }
-        if let Some((_, made)) = line.rsplit_once(" = ")
-            && made.bytes().all(|byte| byte.is_ascii_digit())
-            && line.contains("clone")
+        if line.contains("clone")
+            && let Some(made) = made(line)
             && self.making.remove(thread) == Some(true)
         {
             self.processes.insert(made, process);
         }
         Some(process)
     }
+}
+
+/// The thread that a call of this line made, by the number that lines begin with: a namespace has its own.
+fn made(line: &str) -> Option<&str> {
+    let (_, result) = line.rsplit_once(" = ")?;
+    let number = match result.split_once(" /* ") {
+        Some((_, outside)) => outside.strip_suffix(" in strace's PID NS */")?,
+        None => result,
+    };
+    number
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then_some(number)
 }
 
 /// The name of the call that a line begins: `PID NAME(...`.
@@ -115,9 +130,11 @@ mod tests {
 10 seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, {len=9}) = 0
 10 prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) = 0
 10 seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, {len=90}) = 0
+9 seccomp(SECCOMP_SET_MODE_FILTER, 0, {len=44}) = 0
+9 rt_sigtimedwait([TERM CHLD],  <unfinished ...>
 10 read(4, <unfinished ...>
 20 getpid() = 20
-10 clone(child_stack=0x7f, flags=CLONE_VM|CLONE_THREAD, tls=0x7f) = 11
+10 clone(child_stack=0x7f, flags=CLONE_VM|CLONE_THREAD, tls=0x7f) = 3 /* 11 in strace's PID NS */
 11 write(1, "x(y)", 4) = 4
 12 sendto(4, "x", 1, 0, NULL, 0) = 1
 10 <... read resumed>"", 1) = 0
