@@ -15,8 +15,9 @@ use vhost_device_core::Device;
 
 use crate::app::App;
 use crate::cli::{CommonArgs, Sandbox};
-use crate::confine;
+use crate::confine::{self, Profile, Started};
 use crate::exit::{Exit, StartError};
+use crate::notify;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,9 +79,15 @@ pub(crate) fn run<A: App>(common: &CommonArgs, args: A::Args) -> Exit {
         }
     };
     report.tell_all(places::look(common, plan.as_ref()));
-    let count = match plan {
+    let count = match &plan {
         Some(plan) => plan.count(),
         None => common.socket_count.unwrap_or(1).into(),
+    };
+    let started = Started {
+        sockets: count,
+        // Nothing but a service manager starts a daemon whose sockets are not named.
+        managed: plan.is_none() || notify::prepare(),
+        ..Started::default()
     };
     let profile = A::profile(&args);
     report.tell_all(A::check(args, count));
@@ -89,7 +96,7 @@ pub(crate) fn run<A: App>(common: &CommonArgs, args: A::Args) -> Exit {
         report.tell(identity());
     }
     // Last, because it cannot be undone.
-    report.tell(confinement(common, &profile, count));
+    report.tell(confinement(common, &profile, started));
     report.worst
 }
 
@@ -144,7 +151,7 @@ fn queues(device: &impl Device) -> String {
 }
 
 /// Whether as many descriptors may be open as the frontends can make the daemon open.
-fn descriptors(sockets: usize, profile: &confine::Profile) -> Finding {
+fn descriptors(sockets: usize, profile: &Profile) -> Finding {
     let wanted = confine::descriptors(sockets, profile);
     let frontends = match sockets {
         1 => "one frontend takes".to_owned(),
@@ -182,12 +189,12 @@ fn identity() -> Finding {
 }
 
 /// Confines this process as for serving, and tells what the kernel gave.
-fn confinement(common: &CommonArgs, profile: &confine::Profile, sockets: usize) -> Finding {
+fn confinement(common: &CommonArgs, profile: &Profile, started: Started<'_>) -> Finding {
     if common.sandbox == Some(Sandbox::None) {
         let text = "the process would not be confined (leave --sandbox none out)";
         return Finding::Note(text.to_owned());
     }
-    match confine::try_out(common, profile, sockets) {
+    match confine::try_out(common, profile, started) {
         Err(error) => Finding::Obstacle(error),
         Ok(obtained) if obtained.is_complete() => {
             Finding::Fine(format!("the process can be confined: {obtained}"))
@@ -232,8 +239,8 @@ mod tests {
 
     #[test]
     fn a_limit_of_descriptors_is_never_an_obstacle() {
-        let none = confine::Profile::new();
-        let huge = confine::Profile::new().descriptors(u64::MAX);
+        let none = Profile::new();
+        let huge = Profile::new().descriptors(u64::MAX);
         assert!(matches!(descriptors(1, &huge), Finding::Note(_)));
         assert_eq!(descriptors(1, &none).exit(), Exit::Done);
     }

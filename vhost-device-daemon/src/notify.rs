@@ -30,9 +30,9 @@ pub fn stopping() {
     tell("STOPPING=1");
 }
 
-/// Connects to the service manager now, while its socket can still be reached.
-pub fn prepare() {
-    manager();
+/// Connects to the service manager now, while its socket can still be reached. Tells whether there is one.
+pub fn prepare() -> bool {
+    manager().is_some()
 }
 
 fn tell(message: &str) {

@@ -13,7 +13,8 @@ use vhost_device_core::{Device, Interest, Ready};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::app::App;
-use crate::cli::{self, CommonArgs, Parsed};
+use crate::cli::{self, CommonArgs, Parsed, SocketPlan};
+use crate::confine::Started;
 use crate::engine::{self, EventLoop, Service, Session, Tag};
 use crate::exit::{Exit, StartError};
 use crate::metrics::{self, ControlSocket, Page, SocketMetrics};
@@ -56,10 +57,11 @@ pub fn run_from<A: App>(argv: impl IntoIterator<Item = OsString>) -> Exit {
 
 fn serve<A: App>(common: &CommonArgs, args: A::Args) -> Result<(), StartError> {
     logging::init(common, A::NAME);
-    notify::prepare();
+    let notified = notify::prepare();
     let signals = Signals::block().map_err(internal("block signals"))?;
     engine::install_sigbus_handler().map_err(internal("handle SIGBUS"))?;
-    let count = common.validate()?.count();
+    let plan = common.validate()?;
+    let count = plan.count();
     let profile = A::profile(&args);
     let devices = A::open(args, count)?;
     let endpoints = socket::open_all(common, A::COMPAT)?;
@@ -70,7 +72,12 @@ fn serve<A: App>(common: &CommonArgs, args: A::Args) -> Result<(), StartError> {
         .transpose()?;
     let named = endpoints.iter().chain(&control);
     let folders: Vec<_> = named.flat_map(Endpoint::folders).collect();
-    let obtained = confine::confine(common, &profile, count, &folders)?;
+    let started = Started {
+        sockets: count,
+        folders: &folders,
+        managed: notified || matches!(plan, SocketPlan::Activated(_)),
+    };
+    let obtained = confine::confine(common, &profile, started)?;
     A::begin(&devices)?;
     let mut main = Main::new(common, signals, devices, endpoints)
         .and_then(|main| main.reporting((A::NAME, A::VERSION), control))

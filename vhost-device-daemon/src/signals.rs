@@ -1,6 +1,7 @@
 //! SIGTERM, SIGINT and SIGUSR1 as a pollable descriptor.
 //!
-//! SIGHUP keeps its default action. SIGPIPE needs nothing: the Rust runtime ignores it before `main`, and a write to a
+//! SIGHUP keeps its default action; as number 1 of a pid namespace the process has a parent that signals go to, and which passes these
+//! on (see `confine/supervisor.rs`). SIGPIPE needs nothing: the Rust runtime ignores it before `main`, and a write to a
 //! connection that is gone is an ordinary error.
 
 use std::io;
@@ -8,6 +9,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::signal::{self, SigSet};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// What logs the counters.
+pub const REPORT: signal::Signal = signal::SIGUSR1;
+
+/// The signals that are handled.
+pub const HANDLED: [signal::Signal; 3] = [signal::SIGTERM, signal::SIGINT, REPORT];
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +39,7 @@ impl Signals {
     /// Call it on the main thread before any other thread exists: threads inherit the mask, and a thread without it
     /// would be ended by the signal's default action, and the process with it.
     pub fn block() -> io::Result<Self> {
-        let set = SigSet::from_iter([signal::SIGTERM, signal::SIGINT, signal::SIGUSR1]);
+        let set = SigSet::from_iter(HANDLED);
         set.thread_block()?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let descriptor = SignalFd::with_flags(&set, flags)?;
@@ -45,7 +52,7 @@ impl Signals {
     /// second time does not want to wait for an orderly end.
     pub fn take(&self) -> Option<Signal> {
         let info = self.descriptor.read_signal().ok()??;
-        if info.ssi_signo == signal::SIGUSR1 as u32 {
+        if info.ssi_signo == REPORT as u32 {
             return Some(Signal::Report);
         }
         let _ = SigSet::from(signal::SIGINT).thread_unblock();

@@ -100,6 +100,14 @@ fn others(name: &str) -> Roff {
     roff.text([roman(
         "Finish what is being served, remove the socket, and exit with status 0.",
     )]);
+    roff.control("TP", []);
+    roff.text([bold("SIGUSR1")]);
+    roff.text([roman("Log the counters.")]);
+    roff.control("SH", ["PROCESSES"]);
+    roff.text([roman(
+        "Where it may have a pid namespace of its own, the daemon is the child of the process that was started, which passes \
+         signals on to it and ends as it ends. Under a service manager there is one process.",
+    )]);
     roff.control("SH", ["ENVIRONMENT"]);
     for (variable, meaning) in [
         (
@@ -175,6 +183,8 @@ mod tests {
             "\\-\\-path",
             "EXIT STATUS",
             "SIGTERM",
+            "SIGUSR1",
+            "PROCESSES",
             "RUST_LOG",
             "SEE ALSO",
         ]

@@ -5,10 +5,11 @@
 //! the kernel remembers them in a bitmap.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::ManuallyDrop;
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, apply_filter_all_threads,
+    SeccompRule, TargetArch, apply_filter, apply_filter_all_threads,
 };
 
 use super::calls;
@@ -52,7 +53,7 @@ impl Tables {
 
     /// How many different calls are allowed.
     pub fn count(&self) -> usize {
-        self.rules().map_or(0, |rules| rules.len())
+        rules(self.allowed()).map_or(0, |rules| rules.len())
     }
 
     /// Writes the tables to the log. `cargo xtask syscalls` reads them there.
@@ -85,7 +86,7 @@ impl Tables {
         let no_such_call = SeccompAction::Errno(libc::ENOSYS as u32);
         let declining = program(declined.collect(), SeccompAction::Allow, no_such_call)?;
         // Declined calls pass here, or the refusal would win over the other filter's answer.
-        let mut rules = self.rules()?;
+        let mut rules = rules(self.allowed())?;
         rules.extend(self.declined.iter().map(|number| (id(*number), Vec::new())));
         let allowing = program(rules, refuse, SeccompAction::Allow)?;
         for filter in [&declining, &allowing] {
@@ -93,22 +94,38 @@ impl Tables {
         }
         Ok(())
     }
+}
 
-    fn rules(&self) -> Result<Rules, String> {
-        let mut rules = Rules::new();
-        let mut unconditional = Vec::new();
-        for call in self.allowed() {
-            let number = id(call.number());
-            if call.tests().is_empty() {
-                unconditional.push(number);
-            }
-            rules.entry(number).or_default().extend(conditions(call)?);
+/// Leaves the only thread of this process these calls. Any other ends it at once: nobody is there to tell of it.
+///
+/// # Errors
+/// Why there is no filter, as a clause.
+pub fn restrict(calls: &[Call], action: Seccomp) -> Result<(), String> {
+    let refuse = match action {
+        Seccomp::None => return Ok(()),
+        Seccomp::Log => SeccompAction::Log,
+        Seccomp::Kill => SeccompAction::KillProcess,
+    };
+    let program = program(rules(calls)?, refuse, SeccompAction::Allow)?;
+    // Never given back: that could take another call.
+    let program = ManuallyDrop::new(program);
+    apply_filter(&program).map_err(|error| error.to_string())
+}
+
+fn rules<'a>(calls: impl IntoIterator<Item = &'a Call>) -> Result<Rules, String> {
+    let mut rules = Rules::new();
+    let mut unconditional = Vec::new();
+    for call in calls {
+        let number = id(call.number());
+        if call.tests().is_empty() {
+            unconditional.push(number);
         }
-        for number in unconditional {
-            rules.insert(number, Vec::new());
-        }
-        Ok(rules)
+        rules.entry(number).or_default().extend(conditions(call)?);
     }
+    for number in unconditional {
+        rules.insert(number, Vec::new());
+    }
+    Ok(rules)
 }
 
 /// In alphabetical order, each once.
@@ -189,7 +206,7 @@ mod tests {
             .call(Call::new(Sysno::ioctl).one_of(1, &[1, 2]))
             .call(Call::new(Sysno::ioctl).one_of(1, &[3]))
             .call(Call::new(Sysno::mmap));
-        let rules = Tables::new(&profile).rules().unwrap();
+        let rules = rules(Tables::new(&profile).allowed()).unwrap();
         assert_eq!(rules[&id(Sysno::fcntl)].len(), 5);
         assert_eq!(rules[&id(Sysno::ioctl)].len(), 3);
         assert!(rules[&id(Sysno::mmap)].is_empty());

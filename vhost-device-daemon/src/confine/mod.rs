@@ -12,6 +12,7 @@ mod namespaces;
 mod privileges;
 mod profile;
 mod root;
+mod supervisor;
 mod trap;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use std::os::fd::BorrowedFd;
 
 pub use profile::{Access, Call, Profile, Sysno};
 
+use self::namespaces::Wanted;
 use crate::cli::{CommonArgs, Sandbox, Seccomp};
 use crate::exit::{Exit, StartError};
 
@@ -35,32 +37,50 @@ pub struct Obtained {
     refused: Vec<String>,
 }
 
-/// Stage 4. `folders` are those that hold our sockets: names in them can still be removed, and nothing else. Without a level
-/// the strongest that works is taken.
+/// What matters of the start that the process has had.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Started<'a> {
+    /// How many frontends there can be at a time.
+    pub sockets: usize,
+    /// The folders that hold our sockets: names in them can still be removed, and nothing else.
+    pub folders: &'a [BorrowedFd<'a>],
+    /// A service manager knows the daemon by the number of this process.
+    pub managed: bool,
+}
+
+/// Stage 4. Without a level the strongest that works is taken.
+///
+/// The process that returns from this may be a child of the one that called it, which only watches over it from then on.
 ///
 /// # Errors
 /// The level that the options name cannot be had; exit code 5.
 pub fn confine(
     args: &CommonArgs,
     profile: &Profile,
-    sockets: usize,
-    folders: &[BorrowedFd<'_>],
+    started: Started<'_>,
 ) -> Result<Obtained, StartError> {
     let mut obtained = Obtained::default();
     if args.sandbox == Some(Sandbox::None) {
         return Ok(obtained);
     }
     check_threads()?;
-    limits::set(sockets, profile.descriptors).map_err(failed("set limits"))?;
+    limits::set(started.sockets, profile.descriptors).map_err(failed("set limits"))?;
     privileges::never_gain().map_err(failed("renounce new privileges"))?;
     if args.sandbox != Some(Sandbox::Landlock) {
-        obtained.enter_namespaces(profile);
+        obtained.enter_namespaces(Wanted {
+            network: !profile.network,
+            pid: !started.managed,
+        });
+        obtained.empty_root(profile);
     }
-    obtained.restrict_paths(profile, folders);
+    obtained.restrict_paths(profile, started.folders);
     privileges::give_up().map_err(failed("give up capabilities"))?;
     obtained.without_privileges = true;
     privileges::hide().map_err(failed("become undumpable"))?;
     obtained.check(args.sandbox)?;
+    if obtained.namespaces.contains(&namespaces::PID) {
+        supervisor::split(args.seccomp).map_err(failed("start a process of its own namespace"))?;
+    }
     Ok(obtained)
 }
 
@@ -85,9 +105,9 @@ pub fn filter(
 pub(crate) fn try_out(
     args: &CommonArgs,
     profile: &Profile,
-    sockets: usize,
+    started: Started<'_>,
 ) -> Result<Obtained, StartError> {
-    let mut obtained = confine(args, profile, sockets, &[])?;
+    let mut obtained = confine(args, profile, started)?;
     obtained.filter(args, profile)?;
     Ok(obtained)
 }
@@ -145,17 +165,24 @@ impl Obtained {
         self.refused.is_empty()
     }
 
-    fn enter_namespaces(&mut self, profile: &Profile) {
-        match namespaces::enter(profile.network) {
+    fn enter_namespaces(&mut self, wanted: Wanted) {
+        match namespaces::enter(wanted) {
             Err(error) => self.refused.push(format!("namespaces: {error}")),
             Ok(entered) => {
                 self.namespaces = entered.names;
                 self.refused.extend(entered.refused);
-                match root::change(&profile.places) {
-                    Ok(()) => self.empty_root = true,
-                    Err(error) => self.refused.push(format!("an empty root: {error}")),
-                }
             }
+        }
+    }
+
+    /// Where there is a mount namespace, without which it would be everybody's root.
+    fn empty_root(&mut self, profile: &Profile) {
+        if self.namespaces.is_empty() {
+            return;
+        }
+        match root::change(&profile.places) {
+            Ok(()) => self.empty_root = true,
+            Err(error) => self.refused.push(format!("an empty root: {error}")),
         }
     }
 

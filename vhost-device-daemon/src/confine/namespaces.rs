@@ -1,4 +1,5 @@
-//! Namespaces of its own: another user, other mounts, another host name, another network, other System V objects.
+//! Namespaces of its own: another user, other mounts, another host name, another network, other processes, other
+//! System V objects.
 //!
 //! | namespace | taken | why |
 //! |---|---|---|
@@ -6,7 +7,7 @@
 //! | mount | yes | the file system is empty but for the named places |
 //! | ipc, uts | yes | shared memory and message queues of others, and the host's name, are out of reach |
 //! | network | unless the profile keeps it | no interface, no abstract socket of others |
-//! | pid | no | it takes effect for children only: the daemon would have to be one, with a parent that waits for it, whose number the service manager knows, and which would have to pass signals, states and readiness on. What it would hide cannot be reached anyway: the filter has no kill(2) or ptrace(2), Landlock keeps signals inside, and there is no /proc. |
+//! | pid | unless a service manager knows the daemon by its number | no other process can be named, let alone signalled. It takes effect for children only: see `supervisor.rs`. Under a manager the process that it started has to stay the daemon: it is told of readiness, and signs of life, by that one alone. |
 //! | cgroup, time | no | nothing is gained |
 
 use std::fs;
@@ -15,14 +16,28 @@ use std::io;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
+use super::supervisor;
+
 /// The namespaces that can be had one by one, once there is a user namespace or a privilege.
-const OTHERS: [(CloneFlags, &str); 3] = [
+const OTHERS: [(CloneFlags, &str); 4] = [
     (CloneFlags::CLONE_NEWIPC, "ipc"),
     (CloneFlags::CLONE_NEWUTS, "uts"),
     (CloneFlags::CLONE_NEWNET, NETWORK),
+    (CloneFlags::CLONE_NEWPID, PID),
 ];
 
 const NETWORK: &str = "net";
+/// The name of the namespace that the process's next child will be in.
+pub const PID: &str = "pid";
+
+/// Which namespaces are wanted, of those that not every daemon enters.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// A network with nothing in it.
+    pub network: bool,
+    /// Process numbers that begin with this process's next child, which it has to have: until then it can make no threads.
+    pub pid: bool,
+}
 
 /// The namespaces that the process is in now.
 #[derive(Debug)]
@@ -33,22 +48,39 @@ pub struct Entered {
     pub refused: Vec<String>,
 }
 
+impl Wanted {
+    fn includes(self, name: &str) -> bool {
+        match name {
+            NETWORK => self.network,
+            PID => self.pid,
+            _ => true,
+        }
+    }
+}
+
 /// Enters new namespaces. The process must have one thread.
 ///
 /// # Errors
 /// If there can be no mount namespace, without which the others are of little use; nothing has changed then.
-pub fn enter(keep_network: bool) -> io::Result<Entered> {
+pub fn enter(wanted: Wanted) -> io::Result<Entered> {
     let mut entered = foundation()?;
     for (flag, name) in OTHERS {
-        if keep_network && name == NETWORK {
+        if !wanted.includes(name) {
             continue;
         }
-        match unshare(flag) {
+        match take(flag, name) {
             Ok(()) => entered.names.push(name),
             Err(error) => entered.refused.push(format!("{name}: {}", error.desc())),
         }
     }
     Ok(entered)
+}
+
+fn take(flag: CloneFlags, name: &str) -> nix::Result<()> {
+    if name == PID {
+        supervisor::is_possible()?;
+    }
+    unshare(flag)
 }
 
 /// A user and a mount namespace; without the former where only privileges get the latter.

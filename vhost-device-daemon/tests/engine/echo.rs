@@ -14,7 +14,7 @@ use crate::levels;
 struct Echo;
 
 /// A request to give `payload` back.
-fn echo(payload: &[u8]) -> Request {
+pub fn echo(payload: &[u8]) -> Request {
     Request {
         queue: 0,
         readable: [&(payload.len() as u32).to_le_bytes(), payload].concat(),

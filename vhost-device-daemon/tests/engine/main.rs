@@ -11,6 +11,7 @@ mod confined;
 mod disk;
 mod echo;
 mod stream;
+mod supervised;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
