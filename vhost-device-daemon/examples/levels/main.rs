@@ -1,6 +1,6 @@
 //! The test devices behind the real engine: `levels [DEVICE] OPTIONS`. The first three show the levels of effort of a device
-//! model; `gate` waits for its host for as long as a test wants, `bomb` panics when asked to, and `escape` tries what the guest
-//! says.
+//! model; `gate` waits for its host for as long as a test wants, `bomb` panics when asked to, `escape` tries what the guest
+//! says, and `keeper` keeps a capability.
 
 #[path = "../../../vhost-device-core/tests/devices/mod.rs"]
 #[allow(dead_code, missing_docs, reason = "the core's tests use more of it")]
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use vhost_device_core::DeviceId;
-use vhost_device_daemon::confine::Sysno;
+use vhost_device_daemon::confine::{Capability, Sysno};
 use vhost_device_daemon::{App, Profile, StartError, run_from};
 
 use devices::disk::Disk;
@@ -124,6 +124,15 @@ app!(
     |args: &Host| escape::profile(&args.host)
 );
 
+app!(
+    KeeperApp,
+    "keeper",
+    Nothing,
+    Echo,
+    |_: &Nothing| Ok(Echo::default()),
+    |_: &Nothing| Profile::new().capability(Capability::WakeAlarm)
+);
+
 fn no_profile<A>(_: &A) -> Profile {
     Profile::new()
 }
@@ -142,7 +151,8 @@ fn main() -> ExitCode {
         Some("gate") => run_from::<GateApp>(argv),
         Some("bomb") => run_from::<BombApp>(argv),
         Some("escape") => run_from::<EscapeApp>(argv),
-        _ => StartError::usage("the device is echo, stream, disk, gate, bomb or escape")
+        Some("keeper") => run_from::<KeeperApp>(argv),
+        _ => StartError::usage("the device is echo, stream, disk, gate, bomb, escape or keeper")
             .report("levels"),
     }
     .into()

@@ -20,7 +20,7 @@ use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-pub use profile::{Access, Call, Profile, Sysno};
+pub use profile::{Access, Call, Capability, Profile, Sysno};
 
 use self::namespaces::Wanted;
 use crate::cli::{CommonArgs, Sandbox, Seccomp};
@@ -32,7 +32,8 @@ pub struct Obtained {
     namespaces: Vec<&'static str>,
     empty_root: bool,
     landlock: Option<u32>,
-    without_privileges: bool,
+    /// What is left, once the rest is given up.
+    capabilities: Option<Vec<Capability>>,
     calls: Option<usize>,
     refused: Vec<String>,
 }
@@ -66,16 +67,18 @@ pub fn confine(
     check_threads()?;
     limits::set(started.sockets, profile.descriptors).map_err(failed("set limits"))?;
     privileges::never_gain().map_err(failed("renounce new privileges"))?;
+    let kept = obtained.capabilities_to_keep(profile);
     if args.sandbox != Some(Sandbox::Landlock) {
         obtained.enter_namespaces(Wanted {
+            user: kept.is_empty(),
             network: !profile.network,
             pid: !started.managed,
         });
         obtained.empty_root(profile);
     }
     obtained.restrict_paths(profile, started.folders);
-    privileges::give_up().map_err(failed("give up capabilities"))?;
-    obtained.without_privileges = true;
+    privileges::give_up_all_but(&kept).map_err(failed("give up capabilities"))?;
+    obtained.capabilities = Some(kept);
     privileges::hide().map_err(failed("become undumpable"))?;
     obtained.check(args.sandbox)?;
     if obtained.namespaces.contains(&namespaces::PID) {
@@ -165,6 +168,18 @@ impl Obtained {
         self.refused.is_empty()
     }
 
+    /// Those that the profile names and the process has.
+    fn capabilities_to_keep(&mut self, profile: &Profile) -> Vec<Capability> {
+        let named = profile.capabilities.iter().copied();
+        let (kept, missing): (Vec<_>, Vec<_>) =
+            named.partition(|capability| privileges::has(*capability).unwrap_or(false));
+        let missing = missing.iter();
+        self.refused.extend(
+            missing.map(|capability| format!("{capability}: the process does not have it")),
+        );
+        kept
+    }
+
     fn enter_namespaces(&mut self, wanted: Wanted) {
         match namespaces::enter(wanted) {
             Err(error) => self.refused.push(format!("namespaces: {error}")),
@@ -234,8 +249,16 @@ impl fmt::Display for Obtained {
         if let Some(version) = self.landlock {
             parts.push(format!("Landlock {version}"));
         }
-        if self.without_privileges {
-            parts.push("no capabilities".into());
+        match self.capabilities.as_deref() {
+            None => {}
+            Some([]) => parts.push("no capabilities".into()),
+            Some(kept) => {
+                let names: Vec<_> = kept.iter().map(Capability::to_string).collect();
+                let names = names.join(" and ");
+                parts.push(format!(
+                    "no capabilities but {names}, and so no user namespace"
+                ));
+            }
         }
         if let Some(calls) = self.calls {
             parts.push(format!("{calls} system calls"));

@@ -3,7 +3,7 @@
 //!
 //! | namespace | taken | why |
 //! |---|---|---|
-//! | user | yes | an ordinary user's process may enter the others; root's loses every power over the host |
+//! | user | unless the profile keeps a capability that the process has: it would count for nothing | an ordinary user's process may enter the others; root's loses every power over the host |
 //! | mount | yes | the file system is empty but for the named places |
 //! | ipc, uts | yes | shared memory and message queues of others, and the host's name, are out of reach |
 //! | network | unless the profile keeps it | no interface, no abstract socket of others |
@@ -33,6 +33,8 @@ pub const PID: &str = "pid";
 /// Which namespaces are wanted, of those that not every daemon enters.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
+    /// Another user. Without it the others are there for privileged processes only.
+    pub user: bool,
     /// A network with nothing in it.
     pub network: bool,
     /// Process numbers that begin with this process's next child, which it has to have: until then it can make no threads.
@@ -63,7 +65,7 @@ impl Wanted {
 /// # Errors
 /// If there can be no mount namespace, without which the others are of little use; nothing has changed then.
 pub fn enter(wanted: Wanted) -> io::Result<Entered> {
-    let mut entered = foundation()?;
+    let mut entered = foundation(wanted.user)?;
     for (flag, name) in OTHERS {
         if !wanted.includes(name) {
             continue;
@@ -83,8 +85,15 @@ fn take(flag: CloneFlags, name: &str) -> nix::Result<()> {
     unshare(flag)
 }
 
-/// A user and a mount namespace; without the former where only privileges get the latter.
-fn foundation() -> io::Result<Entered> {
+/// A user and a mount namespace; without the former if it is not wanted, or where only privileges get the latter.
+fn foundation(user: bool) -> io::Result<Entered> {
+    if !user {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        return Ok(Entered {
+            names: vec!["mount"],
+            refused: Vec::new(),
+        });
+    }
     // Read before: afterwards they are nobody's until they are mapped.
     let (user, group) = (geteuid(), getegid());
     let mount = CloneFlags::CLONE_NEWNS;

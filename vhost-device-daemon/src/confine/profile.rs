@@ -1,5 +1,6 @@
 //! What a device needs of the host while it serves, beyond what every daemon needs.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use syscalls::Sysno;
@@ -25,6 +26,7 @@ pub struct Profile {
     pub(super) places: Vec<Place>,
     pub(super) descriptors: u64,
     pub(super) network: bool,
+    pub(super) capabilities: Vec<Capability>,
 }
 
 impl Profile {
@@ -56,11 +58,55 @@ impl Profile {
         self
     }
 
+    /// Keeps a capability, if the process has it when it is started: the device makes calls that need it while it serves.
+    ///
+    /// A capability is worth something in the user namespace only that the process was started in. So one that is kept costs that
+    /// namespace, and with it, where the process has no privilege to make them, the others: ask for one only if nothing that
+    /// [`open`](crate::App::open) could do beforehand helps.
+    #[must_use]
+    pub fn capability(mut self, capability: Capability) -> Self {
+        self.capabilities.push(capability);
+        self
+    }
+
     /// Keeps the host's network: the device has business there. Without this, the process is moved to an empty one.
     #[must_use]
     pub fn network(mut self) -> Self {
         self.network = true;
         self
+    }
+}
+
+/// A privilege of those that root's are divided into (capabilities(7)), with its number. The table has those that a device may
+/// come to need; another is one more row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Capability {
+    /// Configures network interfaces.
+    NetAdmin = 12,
+    /// Locks memory beyond the limit.
+    IpcLock = 14,
+    /// Accesses I/O ports, and devices by their raw commands.
+    SysRawio = 17,
+    /// Sets priorities of threads.
+    SysNice = 23,
+    /// Sets the system's and the hardware's clock.
+    SysTime = 25,
+    /// Sets timers that wake the machine up.
+    WakeAlarm = 35,
+}
+
+/// The name that the kernel's header has for it.
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NetAdmin => "CAP_NET_ADMIN",
+            Self::IpcLock => "CAP_IPC_LOCK",
+            Self::SysRawio => "CAP_SYS_RAWIO",
+            Self::SysNice => "CAP_SYS_NICE",
+            Self::SysTime => "CAP_SYS_TIME",
+            Self::WakeAlarm => "CAP_WAKE_ALARM",
+        })
     }
 }
 

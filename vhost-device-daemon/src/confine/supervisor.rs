@@ -111,7 +111,7 @@ impl Supervisor {
 
     /// What the daemon has not taken away from both yet.
     fn confine(&self, child: Pid, seccomp: Seccomp) {
-        if privileges::give_up().is_err() || close_from(0).is_err() {
+        if privileges::give_up_all_but(&[]).is_err() || close_from(0).is_err() {
             end(Exit::Sandbox as i32);
         }
         let to = |process: Pid| {

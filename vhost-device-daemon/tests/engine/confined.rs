@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vhost_device_testkit::ensure;
@@ -10,6 +10,7 @@ use vhost_device_testkit::failure::Result;
 use vhost_device_testkit::framing::Framing;
 use vhost_device_testkit::process::{Daemon, Launch, run};
 use vhost_device_testkit::session::{Options, Request, Session};
+use vhost_device_testkit::sys::Pid;
 
 use crate::levels;
 
@@ -214,4 +215,89 @@ fn without_namespaces_the_strongest_that_works_is_taken_and_told_in_one_line() -
         "{log}"
     );
     daemon.finish()
+}
+
+/// The only capability that `keeper` names.
+const WAKE_ALARM: u64 = 1 << 35;
+const CAPABILITIES: [&str; 5] = ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"];
+
+/// The sets of a process, in the order of the names.
+fn capabilities(process: Pid) -> Result<[u64; 5]> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let set = |name: &str| {
+        let rest = status.lines().find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(rest.trim(), 16).ok()
+    };
+    Ok(CAPABILITIES.map(|name| set(name).unwrap_or(u64::MAX)))
+}
+
+fn user_namespace(process: &str) -> Result<PathBuf> {
+    Ok(fs::read_link(format!("/proc/{process}/ns/user"))?)
+}
+
+#[test]
+fn a_capability_that_the_profile_names_is_kept_by_the_daemon_alone() -> Result<()> {
+    for level in [&["keeper"][..], &["keeper", "--sandbox", "landlock"]] {
+        let mut daemon = Launch::new(levels())?
+            .arguments(level.iter().copied())
+            .start()?;
+        let session = Session::open(daemon.socket(), &Options::usual(1))?;
+        let (serving, started) = (daemon.pid(), daemon.started());
+        let sets = capabilities(serving)?;
+        ensure!(sets == [0, WAKE_ALARM, WAKE_ALARM, 0, 0], "{sets:x?}");
+        if serving != started {
+            let sets = capabilities(started)?;
+            ensure!(sets == [0; 5], "its parent: {sets:x?}");
+        }
+        ensure!(
+            user_namespace(&serving.to_string())? == user_namespace("self")?,
+            "the capability counts for nothing"
+        );
+        let log = daemon.log();
+        ensure!(
+            log.contains("no capabilities but CAP_WAKE_ALARM, and so no user namespace")
+                && !log.contains("refused"),
+            "{log}"
+        );
+        drop(session);
+        daemon.finish()?;
+    }
+    Ok(())
+}
+
+/// A start of `keeper` without the capability that it would keep.
+fn without_capability() -> Result<Launch> {
+    let launch = Launch::new("/usr/bin/setpriv".into())?;
+    Ok(launch
+        .arguments(["--bounding-set", "-wake_alarm"])
+        .arguments([levels().as_path(), Path::new("keeper")]))
+}
+
+#[test]
+fn a_capability_that_is_not_there_to_keep_is_told_and_no_reason_not_to_serve() -> Result<()> {
+    const TOLD: &str = "refused: CAP_WAKE_ALARM: the process does not have it";
+    let mut daemon = without_capability()?.start()?;
+    let session = Session::open(daemon.socket(), &Options::usual(1))?;
+    let sets = capabilities(daemon.pid())?;
+    ensure!(sets == [0; 5], "{sets:x?}");
+    let log = daemon.log();
+    ensure!(
+        log.contains("no capabilities, ") && log.contains("(user, ") && log.contains(TOLD),
+        "{log}"
+    );
+    drop(session);
+    daemon.finish()?;
+
+    let launch = without_capability()?;
+    let socket = launch.dir().join("s");
+    let launch = launch.arguments([Path::new("--check"), Path::new("--socket-path"), &socket]);
+    let (status, output, _) = run(launch)?;
+    ensure!(
+        status.success()
+            && output
+                .lines()
+                .any(|line| line.starts_with("note ") && line.contains(TOLD)),
+        "{status}: {output}"
+    );
+    Ok(())
 }
