@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -79,9 +79,14 @@ fn serve<A: App>(common: &CommonArgs, args: A::Args) -> Result<(), StartError> {
     };
     let obtained = confine::confine(common, &profile, started)?;
     A::begin(&devices)?;
-    let mut main = Main::new(common, signals, devices, endpoints)
-        .and_then(|main| main.reporting((A::NAME, A::VERSION), control))
-        .map_err(internal("set up the event loop"))?;
+    let opened = Opened {
+        identity: (A::NAME, A::VERSION),
+        signals,
+        devices,
+        endpoints,
+        control,
+    };
+    let mut main = Main::new(common, opened).map_err(internal("set up the event loop"))?;
     confine::filter(common, &profile, obtained)?;
     notify::ready();
     main.serve().map_err(internal("wait for events"))
@@ -89,6 +94,17 @@ fn serve<A: App>(common: &CommonArgs, args: A::Args) -> Result<(), StartError> {
 
 fn internal(action: &'static str) -> impl Fn(io::Error) -> StartError {
     move |error| StartError::internal(format!("cannot {action}: {error}"))
+}
+
+/// What the stages before have made.
+struct Opened<D> {
+    /// Name and version.
+    identity: (&'static str, &'static str),
+    signals: Signals,
+    devices: Vec<D>,
+    endpoints: Vec<Endpoint>,
+    /// Whoever connects is given the counters.
+    control: Option<Endpoint>,
 }
 
 /// A socket, its device, and who is being served.
@@ -130,18 +146,23 @@ fn ended_tag(slot: usize) -> Tag {
 }
 
 impl<D: Device> Main<D> {
-    fn new(
-        common: &CommonArgs,
-        signals: Signals,
-        devices: Vec<D>,
-        endpoints: Vec<Endpoint>,
-    ) -> io::Result<Self> {
+    fn new(common: &CommonArgs, opened: Opened<D>) -> io::Result<Self> {
+        let Opened {
+            identity,
+            signals,
+            devices,
+            endpoints,
+            control,
+        } = opened;
         let events = Arc::new(EventLoop::new()?);
-        events.add(
-            std::os::fd::AsFd::as_fd(&signals).as_raw_fd(),
-            Interest::READABLE,
-            Tag::Own(SIGNALS),
-        )?;
+        let watch = |descriptor: BorrowedFd<'_>, number| {
+            events.add(descriptor.as_raw_fd(), Interest::READABLE, Tag::Own(number))
+        };
+        watch(signals.as_fd(), SIGNALS)?;
+        let control = control.map(ControlSocket::new);
+        if let Some(listener) = control.as_ref().and_then(ControlSocket::listener) {
+            watch(listener, CONTROL)?;
+        }
         let inline = endpoints.len() == 1 && devices.iter().all(Session::can_be_inline);
         let mut slots = Vec::with_capacity(endpoints.len());
         for (number, (endpoint, device)) in endpoints.into_iter().zip(devices).enumerate() {
@@ -156,26 +177,10 @@ impl<D: Device> Main<D> {
             inline,
             generation: 0,
             stopping: None,
-            identity: ("", ""),
-            control: None,
+            identity,
+            control,
             watchdog: Watchdog::from_environment(),
         })
-    }
-
-    /// Also gives the counters, as those of the daemon with this name and version, to whoever connects to `control`.
-    fn reporting(
-        mut self,
-        identity: (&'static str, &'static str),
-        control: Option<Endpoint>,
-    ) -> io::Result<Self> {
-        self.identity = identity;
-        self.control = control.map(ControlSocket::new);
-        if let Some(listener) = self.control.as_ref().and_then(ControlSocket::listener) {
-            let tag = Tag::Own(CONTROL);
-            self.events
-                .add(listener.as_raw_fd(), Interest::READABLE, tag)?;
-        }
-        Ok(self)
     }
 
     /// Accepts and serves until a signal arrives or nobody can connect any more.
