@@ -11,7 +11,7 @@
 //! | [`control`], [`message`] | the frontend's end of the control socket, correct or malformed |
 //! | [`ring`], [`framing`] | the driver's side of a split virtqueue, any framing of a request |
 //! | [`session`] | a negotiated connection with memory and rings |
-//! | [`process`], [`namespace`], [`stats`] | the daemon process and what the kernel says about it |
+//! | [`process`], [`namespace`], [`stats`], [`counters`] | the daemon process, what the kernel says about it, and what it counts |
 //! | [`subject`], [`faults`], [`mod@conformance`] | the catalogue of misbehaviour that every device has to survive |
 //! | [`mod@bench`], [`table`] | request rates, costs and latencies with as little overhead of our own as possible |
 //!
@@ -24,6 +24,7 @@
 pub mod bench;
 pub mod conformance;
 pub mod control;
+pub mod counters;
 pub mod failure;
 pub mod faults;
 pub mod framing;

@@ -68,6 +68,8 @@ pub struct Handler<D: Device> {
     negotiated: bool,
     protocol_features: u64,
     owned: bool,
+    /// A queue was started since the connection began or a reset was counted.
+    used: bool,
     /// Why the last message was refused, if the refusal came from here and left everything as it was.
     refused: bool,
 }
@@ -104,6 +106,7 @@ impl<D: Device> Handler<D> {
             negotiated: false,
             protocol_features: 0,
             owned: false,
+            used: false,
             refused: false,
         }
     }
@@ -207,6 +210,7 @@ impl<D: Device> Handler<D> {
             )
             .map_err(fault)?;
         self.set_running(queue, true);
+        self.used = true;
         Ok(())
     }
 
@@ -371,6 +375,10 @@ impl<D: Device> Handler<D> {
         let anew = base == 0 && ring.base != 0;
         ring.base = base;
         if anew && self.rings.iter().all(|ring| !ring.running) {
+            // A reset that was told, or inferred from the queue before, is not another one.
+            if self.used {
+                self.count_reset();
+            }
             self.start_over()?;
         }
         Ok(())
@@ -379,10 +387,14 @@ impl<D: Device> Handler<D> {
     /// Forgets what the driver set up. A guest that was only paused goes on with its rings where they stopped; if they begin
     /// anew it was reset, of which QEMU says nothing else: it stops the rings, and sets them up when the driver is back.
     fn start_over(&mut self) -> Result<()> {
-        metrics::count(&self.metrics.resets);
         self.crew.reset().map_err(fault)?;
         self.device.reset();
         Ok(())
+    }
+
+    fn count_reset(&mut self) {
+        self.used = false;
+        metrics::count(&self.metrics.resets);
     }
 
     fn try_set_kick(&mut self, index: u8, file: Option<File>) -> Result<()> {
@@ -466,12 +478,13 @@ impl<D: Device> VhostUserBackendReqHandlerMut for Handler<D> {
     fn reset_owner(&mut self) -> Result<()> {
         // Deprecated; a back-end may take it as a request to disable all rings.
         self.owned = false;
-        metrics::count(&self.metrics.resets);
+        self.count_reset();
         self.stop_all()
     }
 
     fn reset_device(&mut self) -> Result<()> {
         self.stop_all()?;
+        self.count_reset();
         self.start_over()?;
         self.negotiated = false;
         Ok(())

@@ -24,7 +24,7 @@ pub(crate) struct SocketMetrics {
     pub turned_away: AtomicU64,
     /// Messages of frontends that were refused.
     pub refused_messages: AtomicU64,
-    /// RESET_DEVICE and RESET_OWNER messages.
+    /// RESET_DEVICE and RESET_OWNER messages, and resets that no message told.
     pub resets: AtomicU64,
     /// Whether a frontend is being served.
     pub connected: AtomicBool,

@@ -8,6 +8,7 @@
 
 mod badly_behaved;
 mod confined;
+mod counted;
 mod disk;
 mod echo;
 mod stream;

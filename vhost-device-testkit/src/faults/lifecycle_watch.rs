@@ -2,13 +2,13 @@
 //! whether it would start (L25).
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::conformance::Outcome;
+use crate::counters::counter;
 use crate::failure::{At, Result};
 use crate::process::{Launch, TempDir, run};
 use crate::stand::{Stand, launch};
@@ -27,19 +27,19 @@ pub fn counters(subject: &dyn Subject) -> Result<Outcome> {
     let launch = launch.arguments(["--control-path".into(), control.clone().into_os_string()]);
     let stand = Stand::start_by(subject, launch)?;
     ensure!(
-        value(&control, "vhost_device_connected")? == 0,
+        counter(&control, "vhost_device_connected")? == 0,
         "a frontend is counted, none is there"
     );
-    let before = value(&control, "vhost_device_requests_total")?;
+    let before = counter(&control, "vhost_device_requests_total")?;
     let mut session = stand.session()?;
     for _ in 0..10 {
         stand.probe(&mut session)?;
     }
     ensure!(
-        value(&control, "vhost_device_connected")? == 1,
+        counter(&control, "vhost_device_connected")? == 1,
         "the frontend is not counted"
     );
-    let requests = value(&control, "vhost_device_requests_total")? - before;
+    let requests = counter(&control, "vhost_device_requests_total")? - before;
     ensure!(
         requests >= 10,
         "{requests} requests are counted, 10 were made"
@@ -52,7 +52,7 @@ pub fn counters(subject: &dyn Subject) -> Result<Outcome> {
     stand
         .probe(&mut session)
         .at("with readers that do not read")?;
-    value(&control, "vhost_device_frontends_total")?;
+    counter(&control, "vhost_device_frontends_total")?;
     drop((lazy, talkative));
     stand.daemon.signal(libc::SIGUSR1)?;
     logged(&stand, "frontends served")?;
@@ -61,25 +61,6 @@ pub fn counters(subject: &dyn Subject) -> Result<Outcome> {
     stand.close()?;
     ensure!(!control.exists(), "the control socket was left behind");
     Ok(Outcome::Pass)
-}
-
-/// The sum of all values of one name in what the control socket says, which has to be complete.
-fn value(control: &Path, name: &str) -> Result<u64> {
-    let mut stream = UnixStream::connect(control)?;
-    stream.set_read_timeout(Some(TEXT_TIMEOUT))?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).at("read the counters")?;
-    ensure!(
-        text.ends_with("# EOF\n"),
-        "the counters have no end: {text}"
-    );
-    let values: Vec<u64> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix(name)?.strip_prefix('{'))
-        .filter_map(|rest| rest.rsplit_once("} ")?.1.parse().ok())
-        .collect();
-    ensure!(!values.is_empty(), "there is no {name} in: {text}");
-    Ok(values.iter().sum())
 }
 
 fn logged(stand: &Stand<'_>, words: &str) -> Result<()> {
@@ -102,7 +83,7 @@ pub fn configuration(subject: &dyn Subject) -> Result<Outcome> {
     fs::write(&file, text(""))?;
     let option = ["--config".into(), file.clone().into_os_string()];
     let stand = Stand::start_by(subject, prepared.arguments(option.clone()))?;
-    value(&control, "vhost_device_connected").at("a socket that only the file names")?;
+    counter(&control, "vhost_device_connected").at("a socket that only the file names")?;
     stand.close()?;
     for (rest, status, words) in [
         ("", 0, "fine"),
