@@ -3,6 +3,7 @@
 //! Figures are for people and for ratios within one run; no test compares them with a number.
 
 use std::io;
+use std::ops::AddAssign;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -95,6 +96,17 @@ impl Figures {
     /// Requests per kick.
     pub fn requests_per_kick(&self) -> f64 {
         self.requests as f64 / self.kicks.max(1) as f64
+    }
+}
+
+impl AddAssign for Figures {
+    fn add_assign(&mut self, more: Self) {
+        self.requests += more.requests;
+        self.bytes += more.bytes;
+        self.elapsed += more.elapsed;
+        self.daemon += more.daemon;
+        self.sleeps += more.sleeps;
+        self.kicks += more.kicks;
     }
 }
 

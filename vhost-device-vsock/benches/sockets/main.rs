@@ -6,6 +6,7 @@
 use std::env;
 use std::fs;
 use std::io::{IoSliceMut, Read, Write};
+use std::ops::AddAssign;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::thread;
@@ -50,6 +51,9 @@ const IDLE: usize = 1000;
 
 /// Round trips made for a row of percentiles.
 const ROUND_TRIPS: usize = 20_000;
+
+/// Parts that a flow is measured in.
+const PARTS: u32 = 8;
 
 /// Length of each measurement in seconds, unless another is given.
 const SECONDS: u64 = 2;
@@ -132,7 +136,8 @@ impl Rig {
     }
 }
 
-/// What went through, how fast, and what the daemon spent on it.
+/// What went through, how fast, and what was spent on it by the daemon, or by this process without one.
+#[derive(Default)]
 struct Flow {
     bytes: u64,
     elapsed: Duration,
@@ -147,12 +152,7 @@ impl Flow {
         time: Duration,
         mut step: impl FnMut(&mut Guest, &mut Self) -> Result<()>,
     ) -> Result<Self> {
-        let mut flow = Self {
-            bytes: 0,
-            elapsed: Duration::ZERO,
-            cpu: Duration::ZERO,
-            packets: 0,
-        };
+        let mut flow = Self::default();
         let before = rig.daemon.stats()?;
         let start = Instant::now();
         while start.elapsed() < time {
@@ -170,24 +170,33 @@ impl Flow {
         self.bytes as f64 / self.elapsed.as_secs_f64()
     }
 
-    fn row(&self, table: &mut Table, name: &str, size: usize, before: &Plain, after: &Plain) {
+    fn row(&self, table: &mut Table, name: &str, size: usize, plain: &Plain) {
         let mb = |rate: f64| format!("{:.0}", rate / 1e6);
         let micros = self.cpu.as_secs_f64() * 1e6 / self.packets.max(1) as f64;
         let per_mib = self.cpu.as_secs_f64() * MICROS_PER_MIB / self.bytes.max(1) as f64;
-        let plain = before.whole.midpoint(after.whole);
-        let scattered = before.pages.midpoint(after.pages);
-        let reader = before.cpu.midpoint(after.cpu) * MICROS_PER_MIB;
+        let (whole, scattered) = (plain.whole.rate(), plain.pages.rate());
+        let reader =
+            plain.pages.cpu.as_secs_f64() * MICROS_PER_MIB / plain.pages.bytes.max(1) as f64;
         table.row([
             format!("{name}, writes of {size}"),
             mb(self.rate()),
-            mb(plain),
-            format!("{:.2}", self.rate() / plain),
+            mb(whole),
+            format!("{:.2}", self.rate() / whole),
             format!("{:.2}", self.rate() / scattered),
             format!("{:.0}", self.bytes as f64 / self.packets.max(1) as f64),
             format!("{micros:.2}"),
             format!("{per_mib:.0}"),
             format!("{reader:.0}"),
         ]);
+    }
+}
+
+impl AddAssign for Flow {
+    fn add_assign(&mut self, more: Self) {
+        self.bytes += more.bytes;
+        self.elapsed += more.elapsed;
+        self.cpu += more.cpu;
+        self.packets += more.packets;
     }
 }
 
@@ -204,61 +213,65 @@ fn throughput(time: Duration) -> Result<()> {
         "plain readv",
     ]);
     for size in SIZES {
-        // the machine's speed drifts: measured before and after
-        let before = plain(size, time / 2)?;
-        let there = to_host(time, size)?;
-        let between = plain(size, time / 2)?;
-        let back = to_guest(time, size)?;
-        let after = plain(size, time / 2)?;
-        there.row(&mut table, "to the host", size, &before, &between);
-        back.row(&mut table, "to the guest", size, &between, &after);
+        let (mut there, mut back) = (Flow::default(), Flow::default());
+        let mut plain = Plain::default();
+        // the machine's speed drifts, and where programs run is luck: all are measured in turn
+        for _ in 0..PARTS {
+            plain.measure(size, time / PARTS)?;
+            there += to_host(time / PARTS, size)?;
+            back += to_guest(time / PARTS, size)?;
+        }
+        there.row(&mut table, "to the host", size, &plain);
+        back.row(&mut table, "to the guest", size, &plain);
     }
     table.print();
     Ok(())
 }
 
-/// A stream socket between two processes, in bytes a second.
-struct Plain {
-    /// Read in one piece of 64 KiB.
-    whole: f64,
-    /// Read by `readv` into 16 pages.
-    pages: f64,
-    /// Seconds of processor time of the latter, for each byte: what does not depend on who else is at work.
-    cpu: f64,
-}
-
 const MICROS_PER_MIB: f64 = 1e6 * 1048576.0;
 
-fn plain(size: usize, duration: Duration) -> Result<Plain> {
-    let mut buffer = vec![0; LONGEST];
-    let (whole, _) = drain(size, duration, |stream| stream.read(&mut buffer))?;
-    let mut pages = vec![[0; 4096]; 16];
-    let (pages, cpu) = drain(size, duration, |stream| {
-        let mut slices: Vec<_> = pages.iter_mut().map(|page| IoSliceMut::new(page)).collect();
-        stream.read_vectored(&mut slices)
-    })?;
-    Ok(Plain { whole, pages, cpu })
+/// A stream socket between two processes, and what its reader spends.
+#[derive(Default)]
+struct Plain {
+    /// Read in one piece of 64 KiB.
+    whole: Flow,
+    /// Read by `readv` into 16 pages.
+    pages: Flow,
+}
+
+impl Plain {
+    /// Each for half of this time.
+    fn measure(&mut self, size: usize, time: Duration) -> Result<()> {
+        let mut buffer = vec![0; LONGEST];
+        self.whole += drain(size, time / 2, |stream| stream.read(&mut buffer))?;
+        let mut pages = vec![[0; 4096]; 16];
+        self.pages += drain(size, time / 2, |stream| {
+            let mut slices: Vec<_> = pages.iter_mut().map(|page| IoSliceMut::new(page)).collect();
+            stream.read_vectored(&mut slices)
+        })?;
+        Ok(())
+    }
 }
 
 fn drain(
     size: usize,
     duration: Duration,
     mut read: impl FnMut(&mut UnixStream) -> std::io::Result<usize>,
-) -> Result<(f64, f64)> {
+) -> Result<Flow> {
     let (mut stream, end) = UnixStream::pair()?;
     let program = Program::start(Role::Source, size, end)?;
     let (start, spent) = (Instant::now(), own_time()?);
-    let mut bytes = 0;
+    let mut flow = Flow::default();
     while start.elapsed() < duration {
         for _ in 0..64 {
-            bytes += read(&mut stream)?;
+            flow.bytes += read(&mut stream)? as u64;
         }
     }
-    let rate = bytes as f64 / start.elapsed().as_secs_f64();
-    let cpu = (own_time()? - spent).as_secs_f64() / bytes as f64;
+    flow.elapsed = start.elapsed();
+    flow.cpu = own_time()? - spent;
     drop(stream);
     program.end()?;
-    Ok((rate, cpu))
+    Ok(flow)
 }
 
 /// Processor time of this process so far.

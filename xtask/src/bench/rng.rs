@@ -7,6 +7,7 @@ use rustix::time::{ClockId, clock_gettime};
 use vhost_device_testkit::bench::{Figures, Load, Waiting, drive, round_trips};
 use vhost_device_testkit::ensure;
 use vhost_device_testkit::failure::Result;
+use vhost_device_testkit::process::Daemon;
 use vhost_device_testkit::session::Request;
 
 use super::pairs::Typical;
@@ -16,6 +17,9 @@ use super::{Bench, ROUND_TRIPS, idle_table, round_trip_row, round_trip_table};
 const NAME: &str = "vhost-device-rng";
 /// Size of the requests, requests in flight.
 const LOADS: [(u32, usize); 5] = [(64, 1), (64, 64), (4096, 16), (4096, 64), (65536, 16)];
+
+/// Parts that a load is driven in.
+const PARTS: u32 = 8;
 
 /// Prints all figures.
 pub fn run(bench: &Bench) -> Result<()> {
@@ -61,16 +65,10 @@ fn throughput(bench: &Bench) -> Result<()> {
     ]);
     let mut daemon = bench.start(NAME, &[])?;
     for (bytes, depth) in LOADS {
-        // A connection of its own for each load: the driver's descriptors are laid out once.
-        let mut session = bench.connect(&daemon, 1)?;
         let load = Load::new(&request(bytes), depth, bench.duration);
-        // The machine's speed drifts: measured before and after.
-        let before = machine(bytes, depth, bench.duration / 2)?;
-        let figures = drive(&mut session, &daemon, 0, &load)?;
-        let after = machine(bytes, depth, bench.duration / 2)?;
+        let (figures, machine) = in_turn(bench, &daemon, &load, bytes)?;
         let peer = peer(bench, &load)?;
-        let rate = before.rate.midpoint(after.rate);
-        let cost = before.cost.midpoint(after.cost);
+        let (rate, cost) = (machine.rate(), machine.cost());
         table.row([
             format!("{bytes} bytes"),
             depth.to_string(),
@@ -86,6 +84,24 @@ fn throughput(bench: &Bench) -> Result<()> {
     }
     table.print();
     daemon.finish()
+}
+
+/// The load in parts, each between two measurements of the machine, whose speed drifts.
+fn in_turn(bench: &Bench, daemon: &Daemon, load: &Load, bytes: u32) -> Result<(Figures, Machine)> {
+    let part = load.duration / PARTS;
+    let (mut figures, mut machine) = (Figures::default(), Machine::default());
+    let load = Load {
+        duration: part,
+        ..load.clone()
+    };
+    for _ in 0..PARTS {
+        machine.measure(bytes, load.requests.len(), part / 2)?;
+        // A connection of its own for each load: the driver's descriptors are laid out once.
+        let mut session = bench.connect(daemon, 1)?;
+        figures += drive(&mut session, daemon, 0, &load)?;
+        machine.measure(bytes, load.requests.len(), part / 2)?;
+    }
+    Ok((figures, machine))
 }
 
 /// The same load on the same device with the engine of vhost-user-backend.
@@ -132,30 +148,43 @@ fn idleness(bench: &Bench) -> Result<()> {
 }
 
 /// What getrandom does by itself.
+#[derive(Default)]
 struct Machine {
-    /// Bytes a second.
-    rate: f64,
-    /// Microseconds of processor time for each request.
-    cost: f64,
+    requests: f64,
+    bytes: f64,
+    elapsed: Duration,
+    /// Microseconds of processor time.
+    cpu: f64,
 }
 
-/// Measures getrandom in requests of this size, on one processor, into as many buffers in turn as there are requests in
-/// flight: memory that is not in the cache takes longer to fill, here as there.
-fn machine(bytes: u32, depth: usize, duration: Duration) -> Result<Machine> {
-    let mut buffers = vec![vec![0u8; bytes as usize]; depth];
-    let (start, start_cpu) = (Instant::now(), cpu_time());
-    let mut requests = 0u32;
-    while start.elapsed() < duration {
-        for buffer in &mut buffers {
-            let filled = getrandom(&mut buffer[..], GetRandomFlags::empty())?;
-            ensure!(filled == buffer.len(), "getrandom was interrupted");
-            requests += 1;
+impl Machine {
+    /// Measures getrandom in requests of this size, on one processor, into as many buffers in turn as there are requests in
+    /// flight: memory that is not in the cache takes longer to fill, here as there.
+    fn measure(&mut self, bytes: u32, depth: usize, duration: Duration) -> Result<()> {
+        let mut buffers = vec![vec![0u8; bytes as usize]; depth];
+        let (start, start_cpu) = (Instant::now(), cpu_time());
+        while start.elapsed() < duration {
+            for buffer in &mut buffers {
+                let filled = getrandom(&mut buffer[..], GetRandomFlags::empty())?;
+                ensure!(filled == buffer.len(), "getrandom was interrupted");
+            }
+            self.requests += depth as f64;
+            self.bytes += depth as f64 * f64::from(bytes);
         }
+        self.elapsed += start.elapsed();
+        self.cpu += cpu_time() - start_cpu;
+        Ok(())
     }
-    Ok(Machine {
-        rate: f64::from(requests) * f64::from(bytes) / start.elapsed().as_secs_f64(),
-        cost: (cpu_time() - start_cpu) / f64::from(requests),
-    })
+
+    /// Bytes a second.
+    fn rate(&self) -> f64 {
+        self.bytes / self.elapsed.as_secs_f64()
+    }
+
+    /// Microseconds of processor time for each request.
+    fn cost(&self) -> f64 {
+        self.cpu / self.requests
+    }
 }
 
 /// Microseconds that this thread has run.
