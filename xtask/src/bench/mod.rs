@@ -33,6 +33,10 @@ pub struct Args {
     /// Length of each measurement.
     #[arg(long, value_name = "SECONDS", default_value_t = 2)]
     seconds: u64,
+
+    /// Measurements with and without what daemons are compared by.
+    #[arg(long, value_name = "NUMBER", default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..))]
+    pairs: u16,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -60,8 +64,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Subject::Rng => rng::run(&bench),
         Subject::Scmi => scmi::run(&bench),
         Subject::Vsock => vsock::run(&bench),
-        Subject::Confinement => pairs::confinement(&bench),
-        Subject::Metrics => pairs::metrics(&bench),
+        Subject::Confinement => pairs::confinement(&bench, args.pairs),
+        Subject::Metrics => pairs::metrics(&bench, args.pairs),
     }
     .map_err(anyhow::Error::msg)?;
     Ok(ExitCode::SUCCESS)

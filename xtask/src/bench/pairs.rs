@@ -18,9 +18,6 @@ use vhost_device_testkit::session::Request;
 use super::table::Table;
 use super::{Bench, gpio, i2c, rng, scmi};
 
-/// Pairs of measurements. The side that comes first changes with each.
-const PAIRS: usize = 15;
-
 /// Requests in flight.
 const DEPTH: usize = 16;
 
@@ -71,17 +68,17 @@ const READ: Way = Way {
     is_read: true,
 };
 
-/// What confinement costs.
-pub fn confinement(bench: &Bench) -> Result<()> {
-    compare(bench, [BY_DEFAULT, UNCONFINED])
+/// What confinement costs, from so many pairs of measurements for each device.
+pub fn confinement(bench: &Bench, pairs: u16) -> Result<()> {
+    compare(bench, pairs, [BY_DEFAULT, UNCONFINED])
 }
 
-/// What it costs that somebody reads the counters.
-pub fn metrics(bench: &Bench) -> Result<()> {
-    compare(bench, [READ, BY_DEFAULT])
+/// What it costs that somebody reads the counters, from so many pairs.
+pub fn metrics(bench: &Bench, pairs: u16) -> Result<()> {
+    compare(bench, pairs, [READ, BY_DEFAULT])
 }
 
-fn compare(bench: &Bench, ways: [Way; 2]) -> Result<()> {
+fn compare(bench: &Bench, pairs: u16, ways: [Way; 2]) -> Result<()> {
     let [with, without] = ways;
     let mut table = Table::new(&[
         &format!("{} : {}", with.name, without.name),
@@ -99,14 +96,14 @@ fn compare(bench: &Bench, ways: [Way; 2]) -> Result<()> {
         i2c::typical(),
         scmi::typical(),
     ] {
-        let pairs = measure(bench, &typical, ways)?;
-        row(&mut table, typical.daemon, typical.load, &pairs);
+        let figures = measure(bench, pairs, &typical, ways)?;
+        row(&mut table, typical.daemon, typical.load, &figures);
     }
     // how far two that do the same are apart
     let typical = gpio::typical();
-    let pairs = measure(bench, &typical, [without; 2])?;
+    let figures = measure(bench, pairs, &typical, [without; 2])?;
     let name = format!("{0} : {0}, gpio", without.name);
-    row(&mut table, &name, typical.load, &pairs);
+    row(&mut table, &name, typical.load, &figures);
     table.print();
     Ok(())
 }
@@ -141,24 +138,30 @@ fn row(table: &mut Table, name: &str, load: &str, pairs: &[[Figures; 2]]) {
     ]);
 }
 
-/// Runs a daemon in both ways and measures them in turn.
-fn measure(bench: &Bench, typical: &Typical, ways: [Way; 2]) -> Result<Vec<[Figures; 2]>> {
-    let [with, without] = ways;
-    let mut sides = [
-        Side::start(bench, typical, with)?,
-        Side::start(bench, typical, without)?,
-    ];
-    let mut pairs = Vec::new();
-    for number in 0..PAIRS {
-        let [first, second] = if number % 2 == 0 { [0, 1] } else { [1, 0] };
-        let figures = [
-            sides[first].measure(bench, typical)?,
-            sides[second].measure(bench, typical)?,
-        ];
-        pairs.push([figures[first].clone(), figures[second].clone()]);
+/// Runs a daemon in both ways and measures them in turn. The side that comes first changes with each pair.
+fn measure(
+    bench: &Bench,
+    pairs: u16,
+    typical: &Typical,
+    ways: [Way; 2],
+) -> Result<Vec<[Figures; 2]>> {
+    let mut with = Side::start(bench, typical, ways[0])?;
+    let mut without = Side::start(bench, typical, ways[1])?;
+    let mut measured = Vec::new();
+    for number in 0..pairs {
+        measured.push(if number % 2 == 0 {
+            [
+                with.measure(bench, typical)?,
+                without.measure(bench, typical)?,
+            ]
+        } else {
+            let without = without.measure(bench, typical)?;
+            [with.measure(bench, typical)?, without]
+        });
     }
-    sides.iter_mut().try_for_each(|side| side.daemon.finish())?;
-    Ok(pairs)
+    with.daemon.finish()?;
+    without.daemon.finish()?;
+    Ok(measured)
 }
 
 /// A daemon that runs in one of the ways.
