@@ -18,6 +18,10 @@ use vhost_device_testkit::session::Request;
 use super::table::Table;
 use super::{Bench, gpio, i2c, rng, scmi};
 
+/// Parts of a measurement. How well driver and daemon are in step is luck, and stays as it is for a while; the side that
+/// comes first changes with each.
+const PARTS: u32 = 8;
+
 /// Requests in flight.
 const DEPTH: usize = 16;
 
@@ -138,7 +142,7 @@ fn row(table: &mut Table, name: &str, load: &str, pairs: &[[Figures; 2]]) {
     ]);
 }
 
-/// Runs a daemon in both ways and measures them in turn. The side that comes first changes with each pair.
+/// Runs a daemon in both ways and measures them in turn, part by part.
 fn measure(
     bench: &Bench,
     pairs: u16,
@@ -148,16 +152,18 @@ fn measure(
     let mut with = Side::start(bench, typical, ways[0])?;
     let mut without = Side::start(bench, typical, ways[1])?;
     let mut measured = Vec::new();
-    for number in 0..pairs {
-        measured.push(if number % 2 == 0 {
-            [
-                with.measure(bench, typical)?,
-                without.measure(bench, typical)?,
-            ]
-        } else {
-            let without = without.measure(bench, typical)?;
-            [with.measure(bench, typical)?, without]
-        });
+    for _ in 0..pairs {
+        let mut pair = [Figures::default(), Figures::default()];
+        for part in 0..PARTS {
+            if part % 2 == 0 {
+                pair[0] += with.measure(bench, typical)?;
+                pair[1] += without.measure(bench, typical)?;
+            } else {
+                pair[1] += without.measure(bench, typical)?;
+                pair[0] += with.measure(bench, typical)?;
+            }
+        }
+        measured.push(pair);
     }
     with.daemon.finish()?;
     without.daemon.finish()?;
@@ -169,6 +175,8 @@ struct Side {
     daemon: Daemon,
     /// Where its counters are read.
     counters: Option<PathBuf>,
+    /// How long it has been loaded since they were read.
+    unread: Duration,
 }
 
 impl Side {
@@ -182,23 +190,24 @@ impl Side {
         Ok(Self {
             daemon: launch.start()?,
             counters,
+            unread: SECOND,
         })
     }
 
-    /// Loads the daemon over a connection of its own.
-    fn measure(&self, bench: &Bench, typical: &Typical) -> Result<Figures> {
+    /// Loads the daemon over a connection of its own, for a part of the time.
+    fn measure(&mut self, bench: &Bench, typical: &Typical) -> Result<Figures> {
         let mut session = bench.connect(&self.daemon, typical.queues)?;
         if let Some(before) = &typical.before {
             let pending = session.submit(before, &Framing::whole())?;
             session.finish(before.queue, &pending)?;
         }
-        let load = Load::new(&typical.request, DEPTH, bench.duration);
-        let Some(path) = &self.counters else {
+        let load = Load::new(&typical.request, DEPTH, bench.duration / PARTS);
+        let Some(path) = self.counters_if_due(load.duration) else {
             return drive(&mut session, &self.daemon, 0, &load);
         };
         thread::scope(|scope| {
             let (stop, stopped) = channel();
-            let reader = scope.spawn(move || read_every_second(path, &stopped));
+            let reader = scope.spawn(move || read_every_second(&path, &stopped));
             let figures = drive(&mut session, &self.daemon, 0, &load);
             drop(stop);
             let read = reader
@@ -207,6 +216,13 @@ impl Side {
             read.at("read the counters")?;
             figures
         })
+    }
+
+    /// Where the counters are to be read while the daemon is loaded for this time.
+    fn counters_if_due(&mut self, load: Duration) -> Option<PathBuf> {
+        let is_due = self.unread >= SECOND;
+        self.unread = if is_due { load } else { self.unread + load };
+        self.counters.clone().filter(|_| is_due)
     }
 }
 
