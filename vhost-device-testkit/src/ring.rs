@@ -295,8 +295,9 @@ impl Ring {
 
     /// Exposes the chain that was popped last once more, as it is.
     pub fn expose_again(&mut self, head: u16) {
-        // Taking it back freed its descriptors, which are the last in the list.
-        let owned = self.free.split_off(self.free.len() - self.freed);
+        // Taking it back freed its descriptors, which are the last in the list; their own list is empty and has room.
+        let mut owned = self.release(head);
+        owned.extend(self.free.drain(self.free.len() - self.freed..));
         self.expose(head, owned);
     }
 

@@ -159,6 +159,8 @@ pub struct Connection {
     pub hung_up: bool,
     /// There is something to read, and the guest has no room.
     pub starved: bool,
+    /// There is room for the guest's window in the host's socket.
+    pub grown: bool,
     /// The host's socket was full: an event tells when it is not.
     pub full: bool,
     /// Something to read in the socket is no event: it is read once the guest has room.
@@ -193,6 +195,7 @@ impl Connection {
             readable: false,
             hung_up: false,
             starved: false,
+            grown: false,
             full: false,
             deaf: false,
             watched: Interest::NONE,
@@ -218,6 +221,15 @@ impl Connection {
         if self.asking == Asking::Asked {
             self.asking = Asking::Not;
         }
+    }
+
+    /// Makes room for the guest's window in the host's socket, as far as the system allows. False if that was done before.
+    pub fn grow(&mut self, window: u32) -> bool {
+        let grows = !std::mem::replace(&mut self.grown, true);
+        if let Some(socket) = self.socket().filter(|_| grows) {
+            socket.grow_send_buffer(window);
+        }
+        grows
     }
 
     /// What of the host's socket should be an event.

@@ -97,7 +97,7 @@ impl Credit {
         let news = self.forwarded.wrapping_sub(self.told);
         let used = self.received.wrapping_sub(self.told);
         match self.held() {
-            0 => news > 0 && used > self.window / 2,
+            0 => news > 0 && used >= self.window / 2,
             _ => news >= self.window / 4,
         }
     }

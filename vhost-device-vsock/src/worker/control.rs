@@ -277,10 +277,8 @@ impl VsockWorker {
 }
 
 /// A message is sent as a whole, so that the largest one has to fit into the socket.
-fn prepare(connection: &Connection, window: u32) {
-    if connection.kind == Kind::Seqpacket
-        && let Some(socket) = connection.socket()
-    {
-        socket.grow_send_buffer(window);
+fn prepare(connection: &mut Connection, window: u32) {
+    if connection.kind == Kind::Seqpacket {
+        connection.grow(window);
     }
 }

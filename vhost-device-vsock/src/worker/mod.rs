@@ -98,6 +98,8 @@ pub struct VsockWorker {
     reset_due: bool,
     /// Packets were left in the transmit queue.
     held_up: bool,
+    /// A connection has to tell the guest of room.
+    update_owed: bool,
     /// The connection that last sent data to the host: its answer is likely to come next.
     recent: Option<Slot>,
     /// Host programs were left waiting at the listeners.
@@ -140,6 +142,7 @@ impl VsockWorker {
             origins: [None; 2],
             reset_due: again,
             held_up: false,
+            update_owed: false,
             recent: None,
             accept_due: false,
         })

@@ -14,7 +14,7 @@ use vhost_device_testkit::stats::Stats;
 use crate::support::data::{self, bytes};
 use crate::support::guest::{Guest, Id, State};
 use crate::support::host::{Host, PORT, closed, read, read_to_end};
-use crate::support::link::{Buffers, LONGEST, RX};
+use crate::support::link::{Buffers, LONGEST, PATIENCE, RX};
 use crate::support::packet::*;
 
 const MIB: u64 = 1 << 20;
@@ -231,6 +231,30 @@ fn a_request_for_credit_is_answered_with_what_was_taken() -> Result<()> {
     let connection = guest.connection(id)?;
     assert_eq!(connection.peer_fwd, 5000);
     assert!(connection.peer_alloc >= 256 << 10);
+    Ok(())
+}
+
+#[test]
+fn a_guest_hears_of_room_between_the_packets_of_a_window() -> Result<()> {
+    const PACKET: u32 = 64 << 10;
+    let host = Host::start()?;
+    let listener = host.listen(PORT)?;
+    let mut guest = host.guest()?;
+    let (mut stream, id) = host.called(&mut guest, &listener)?;
+    let mut header = guest.header(id, RW);
+    header.len = PACKET;
+    for _ in 0..4 {
+        guest.link.post(&header)?;
+        guest.connection(id)?.tx_cnt += PACKET;
+    }
+    guest.link.kick()?;
+    let told = [
+        guest.link.receive(PATIENCE)?.header.fwd_cnt,
+        guest.link.receive(PATIENCE)?.header.fwd_cnt,
+    ];
+    // the host's socket takes the whole window although nobody reads
+    assert_eq!(told, [2 * PACKET, 4 * PACKET]);
+    assert_eq!(read(&mut stream, 4 * PACKET as usize)?.len(), 256 << 10);
     Ok(())
 }
 
