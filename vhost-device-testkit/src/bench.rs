@@ -208,6 +208,35 @@ impl Spread {
     }
 }
 
+/// The middle of some figures.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quartiles {
+    /// A quarter is below.
+    pub lower: f64,
+    /// Half of them are below.
+    pub median: f64,
+    /// A quarter is above.
+    pub upper: f64,
+}
+
+impl Quartiles {
+    /// Of these.
+    pub fn of(mut figures: Vec<f64>) -> Self {
+        figures.sort_unstable_by(f64::total_cmp);
+        let at = |quarter: usize| {
+            let place = figures.len().saturating_sub(1) * quarter;
+            let [below, above] = [place / 4, place.div_ceil(4)]
+                .map(|place| figures.get(place).copied().unwrap_or(f64::NAN));
+            below + (above - below) * (place % 4) as f64 / 4.0
+        };
+        Self {
+            lower: at(1),
+            median: at(2),
+            upper: at(3),
+        }
+    }
+}
+
 /// Round trips of one request at a time, by a driver that sleeps in between.
 ///
 /// # Errors
@@ -301,4 +330,24 @@ pub fn idle(daemon: &Daemon, duration: Duration) -> Result<Idle> {
         threads: after.threads,
         resident_kib: after.resident_kib,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quartiles_lie_between_neighbours() {
+        let quartiles = |figures: &[f64]| {
+            let Quartiles {
+                lower,
+                median,
+                upper,
+            } = Quartiles::of(figures.to_vec());
+            [lower, median, upper]
+        };
+        assert_eq!(quartiles(&[5.0, 1.0, 2.0, 4.0, 3.0]), [2.0, 3.0, 4.0]);
+        assert_eq!(quartiles(&[2.0, 1.0]), [1.25, 1.5, 1.75]);
+        assert_eq!(quartiles(&[7.0]), [7.0; 3]);
+    }
 }

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use vhost_device_testkit::bench::{Spread, eventfd_round_trips, idle};
+use vhost_device_testkit::bench::{Quartiles, Spread, eventfd_round_trips, idle};
 use vhost_device_testkit::failure::{At, Result};
 use vhost_device_testkit::memory::Place;
 use vhost_device_testkit::process::{Daemon, TempDir};
@@ -63,11 +63,11 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         [program::VERB, role, size] => program::serve(role, size),
-        ["--seconds", seconds, ..] => match seconds.parse() {
-            Ok(seconds) => run(Duration::from_secs(seconds)),
-            Err(error) => Err(error).at("--seconds"),
-        },
-        _ => run(Duration::from_secs(SECONDS)),
+        ["--seconds", seconds, "--confinement", pairs, ..] => {
+            number(seconds).and_then(|seconds| confinement(number(pairs)?, time(seconds)))
+        }
+        ["--seconds", seconds, ..] => number(seconds).and_then(|seconds| run(time(seconds))),
+        _ => run(time(SECONDS)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -76,6 +76,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn number(text: &str) -> Result<u64> {
+    text.parse().at(format!("{text:?}"))
+}
+
+fn time(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
 }
 
 /// Prints all figures, each measured for this time.
@@ -170,13 +178,15 @@ impl Flow {
         self.bytes as f64 / self.elapsed.as_secs_f64()
     }
 
+    /// Microseconds of processor time for each MiB.
+    fn cost(&self) -> f64 {
+        self.cpu.as_secs_f64() * MICROS_PER_MIB / self.bytes.max(1) as f64
+    }
+
     fn row(&self, table: &mut Table, name: &str, size: usize, plain: &Plain) {
         let mb = |rate: f64| format!("{:.0}", rate / 1e6);
         let micros = self.cpu.as_secs_f64() * 1e6 / self.packets.max(1) as f64;
-        let per_mib = self.cpu.as_secs_f64() * MICROS_PER_MIB / self.bytes.max(1) as f64;
         let (whole, scattered) = (plain.whole.rate(), plain.pages.rate());
-        let reader =
-            plain.pages.cpu.as_secs_f64() * MICROS_PER_MIB / plain.pages.bytes.max(1) as f64;
         table.row([
             format!("{name}, writes of {size}"),
             mb(self.rate()),
@@ -185,8 +195,8 @@ impl Flow {
             format!("{:.2}", self.rate() / scattered),
             format!("{:.0}", self.bytes as f64 / self.packets.max(1) as f64),
             format!("{micros:.2}"),
-            format!("{per_mib:.0}"),
-            format!("{reader:.0}"),
+            format!("{:.0}", self.cost()),
+            format!("{:.0}", plain.pages.cost()),
         ]);
     }
 }
@@ -218,8 +228,8 @@ fn throughput(time: Duration) -> Result<()> {
         // the machine's speed drifts, and where programs run is luck: all are measured in turn
         for _ in 0..PARTS {
             plain.measure(size, time / PARTS)?;
-            there += to_host(time / PARTS, size)?;
-            back += to_guest(time / PARTS, size)?;
+            there += to_host(&[], time / PARTS, size)?;
+            back += to_guest(&[], time / PARTS, size)?;
         }
         there.row(&mut table, "to the host", size, &plain);
         back.row(&mut table, "to the guest", size, &plain);
@@ -280,8 +290,8 @@ fn own_time() -> Result<Duration> {
 }
 
 /// The guest sends packets of this size as fast as credit and ring allow; a program reads.
-fn to_host(time: Duration, size: usize) -> Result<Flow> {
-    let mut rig = Rig::new(&[])?;
+fn to_host(arguments: &[&str], time: Duration, size: usize) -> Result<Flow> {
+    let mut rig = Rig::new(arguments)?;
     rig.guest
         .link
         .make_places(if size > 4096 { 32 } else { 120 }, size);
@@ -325,8 +335,8 @@ fn send_batch(guest: &mut Guest, id: Id, size: usize, flow: &mut Flow) -> Result
 }
 
 /// A program writes; the guest takes what comes.
-fn to_guest(time: Duration, size: usize) -> Result<Flow> {
-    let mut rig = Rig::new(&[])?;
+fn to_guest(arguments: &[&str], time: Duration, size: usize) -> Result<Flow> {
+    let mut rig = Rig::new(arguments)?;
     let (stream, id) = rig.called()?;
     let program = Program::start(Role::Source, size, stream)?;
     let flow = Flow::measure(&mut rig, time, |guest, flow| {
@@ -344,6 +354,48 @@ fn to_guest(time: Duration, size: usize) -> Result<Flow> {
     rig.finish()?;
     Ok(flow)
 }
+
+/// What confinement costs: the flows with it and without, in turn part by part, in so many pairs.
+fn confinement(pairs: u64, time: Duration) -> Result<()> {
+    const SIZE: usize = 4096;
+    const UNCONFINED: [&str; 4] = ["--sandbox", "none", "--seccomp", "none"];
+    let mut table = Table::new(&[
+        "by default : unconfined",
+        "MB/s, ratio",
+        "quartiles",
+        "CPU us/MiB, ratio",
+        "quartiles",
+    ]);
+    let ways: [(&str, Way); 2] = [("to the host", to_host), ("to the guest", to_guest)];
+    for (name, way) in ways {
+        let (mut rates, mut costs) = (Vec::new(), Vec::new());
+        for _ in 0..pairs {
+            let (mut with, mut without) = (Flow::default(), Flow::default());
+            for _ in 0..PARTS / 2 {
+                with += way(&[], time / PARTS, SIZE)?;
+                without += way(&UNCONFINED, time / PARTS, SIZE)?;
+                without += way(&UNCONFINED, time / PARTS, SIZE)?;
+                with += way(&[], time / PARTS, SIZE)?;
+            }
+            rates.push(with.rate() / without.rate());
+            costs.push(with.cost() / without.cost());
+        }
+        let [rate, cost] = [rates, costs].map(Quartiles::of);
+        let spread = |of: Quartiles| format!("{:.3} to {:.3}", of.lower, of.upper);
+        table.row([
+            format!("vhost-device-vsock, {name}, writes of {SIZE}"),
+            format!("{:.4}", rate.median),
+            spread(rate),
+            format!("{:.4}", cost.median),
+            spread(cost),
+        ]);
+    }
+    table.print();
+    Ok(())
+}
+
+/// A flow by a daemon with these arguments, for this time, in writes of this size.
+type Way = fn(&[&str], Duration, usize) -> Result<Flow>;
 
 fn latency() -> Result<()> {
     let mut table = Table::new(&["round trips, 64 bytes", "p50 us", "p99 us"]);

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use vhost_device_testkit::bench::{Figures, Load, drive};
+use vhost_device_testkit::bench::{Figures, Load, Quartiles, drive};
 use vhost_device_testkit::ensure;
 use vhost_device_testkit::failure::{At, Failure, Result};
 use vhost_device_testkit::framing::Framing;
@@ -16,7 +16,7 @@ use vhost_device_testkit::process::Daemon;
 use vhost_device_testkit::session::Request;
 
 use super::table::Table;
-use super::{Bench, gpio, i2c, rng, scmi};
+use super::{Bench, gpio, i2c, rng, scmi, vsock};
 
 /// Parts of a measurement. How well driver and daemon are in step is luck, and stays as it is for a while; the side that
 /// comes first changes with each.
@@ -74,7 +74,9 @@ const READ: Way = Way {
 
 /// What confinement costs, from so many pairs of measurements for each device.
 pub fn confinement(bench: &Bench, pairs: u16) -> Result<()> {
-    compare(bench, pairs, [BY_DEFAULT, UNCONFINED])
+    compare(bench, pairs, [BY_DEFAULT, UNCONFINED])?;
+    println!();
+    vsock::confinement(bench, pairs)
 }
 
 /// What it costs that somebody reads the counters, from so many pairs.
@@ -237,50 +239,5 @@ fn read_every_second(path: &Path, stopped: &Receiver<()>) -> Result<()> {
         if stopped.recv_timeout(SECOND) != Err(RecvTimeoutError::Timeout) {
             return Ok(());
         }
-    }
-}
-
-/// The middle of some figures.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Quartiles {
-    lower: f64,
-    median: f64,
-    upper: f64,
-}
-
-impl Quartiles {
-    fn of(mut figures: Vec<f64>) -> Self {
-        figures.sort_unstable_by(f64::total_cmp);
-        let at = |quarter: usize| {
-            let place = figures.len().saturating_sub(1) * quarter;
-            let [below, above] = [place / 4, place.div_ceil(4)]
-                .map(|place| figures.get(place).copied().unwrap_or(f64::NAN));
-            below + (above - below) * (place % 4) as f64 / 4.0
-        };
-        Self {
-            lower: at(1),
-            median: at(2),
-            upper: at(3),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quartiles_lie_between_neighbours() {
-        let quartiles = |figures: &[f64]| {
-            let Quartiles {
-                lower,
-                median,
-                upper,
-            } = Quartiles::of(figures.to_vec());
-            [lower, median, upper]
-        };
-        assert_eq!(quartiles(&[5.0, 1.0, 2.0, 4.0, 3.0]), [2.0, 3.0, 4.0]);
-        assert_eq!(quartiles(&[2.0, 1.0]), [1.25, 1.5, 1.75]);
-        assert_eq!(quartiles(&[7.0]), [7.0; 3]);
     }
 }
