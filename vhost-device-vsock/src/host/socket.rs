@@ -138,14 +138,23 @@ impl Socket {
 
     /// Whether the host program has closed its end, so that nothing can be sent to it any more.
     pub fn is_closed(&self) -> bool {
+        self.is_any(libc::POLLHUP | libc::POLLERR)
+    }
+
+    /// Whether the host program will send no more. What it sent before may still be there.
+    pub fn is_ended(&self) -> bool {
+        self.is_any(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR)
+    }
+
+    fn is_any(&self, events: libc::c_short) -> bool {
         let mut poll = libc::pollfd {
             fd: self.0.as_raw_fd(),
-            events: 0,
+            events: events & libc::POLLRDHUP,
             revents: 0,
         };
         // SAFETY: one valid pollfd, and no waiting.
         let ready = unsafe { libc::poll(&mut poll, 1, 0) };
-        ready == 1 && poll.revents & (libc::POLLHUP | libc::POLLERR) != 0
+        ready == 1 && poll.revents & events != 0
     }
 
     /// How an attempt to connect that took a while ended.

@@ -47,6 +47,9 @@ fn end(header: &Header) -> End {
     }
 }
 
+/// Messages without bytes that are looked for others behind, at the end.
+const MAX_EMPTY: usize = 64;
+
 impl VsockWorker {
     /// A packet of a message for a host program.
     pub(super) fn message(
@@ -207,16 +210,28 @@ impl VsockWorker {
         Ok(Fetched::Message)
     }
 
-    /// No bytes: the end, or a message without any, which nobody could tell from it and which is dropped.
+    /// No bytes: the end, or a message without any, which is dropped. Of an end the socket is asked: its event may not have been
+    /// looked at yet, and there is none while the guest has no room.
     fn end_or_empty(&mut self, slot: Slot) -> io::Result<()> {
-        let Some(connection) = self.table.get_mut(slot) else {
+        let Some(socket) = self
+            .table
+            .get_mut(slot)
+            .and_then(|connection| connection.socket())
+        else {
             return Ok(());
         };
-        if let (false, Peer::Host(socket)) = (connection.hung_up, &connection.peer) {
+        if !socket.is_ended() {
             socket.receive_bytes(&mut [0])?;
-        } else {
-            self.host_stopped_sending(slot);
+            return Ok(());
         }
+        // Messages without bytes may be before others that have some.
+        for _ in 0..MAX_EMPTY {
+            socket.receive_bytes(&mut [0])?;
+            if socket.peek(&mut [0], true)? > 0 {
+                return Ok(());
+            }
+        }
+        self.host_stopped_sending(slot);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Messages: whole, in order, with their ends where the sender put them.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::time::Duration;
 
 use vhost_device_testkit::failure::Result;
@@ -94,6 +95,30 @@ fn messages_of_a_program_keep_their_ends() -> Result<()> {
         assert_ne!(flags & EOM, 0);
         data::check(len as u64, &seen)?;
     }
+    Ok(())
+}
+
+#[test]
+fn an_end_that_came_while_the_guest_had_no_room_is_seen() -> Result<()> {
+    let host = Host::start()?;
+    let mut guest = host.guest()?;
+    guest.window = 100;
+    let (mut program, id) = connected(&host, &mut guest)?;
+    for part in [&[1; 60][..], &[2; 60], &[], &[3; 10]] {
+        // not write_all, which leaves an empty one out
+        assert_eq!(program.write(part)?, part.len());
+    }
+    guest.idle(SILENCE)?;
+    program.shutdown(Shutdown::Write)?;
+    guest.idle(SILENCE)?;
+    for (byte, len) in [(1, 60), (2, 60), (3, 10)] {
+        assert_eq!(guest.read_message(id)?.0, vec![byte; len]);
+    }
+    guest.wait("the end", |guest| {
+        (guest.connections[&id].peer_shutdown == NO_SEND).then_some(())
+    })?;
+    guest.write_message(id, b"understood", EOM)?;
+    assert_eq!(message(&mut program)?, b"understood");
     Ok(())
 }
 
