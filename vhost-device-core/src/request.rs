@@ -362,9 +362,7 @@ fn transfer(
 
 fn seek(list: &[Segment], position: u64) -> Cursor {
     let mut cursor = Cursor::default();
-    while let Some((_, length)) = cursor.piece(list, position - cursor.passed) {
-        cursor.advance(length);
-    }
+    skip(&mut cursor, list, position, |_, _| {});
     cursor
 }
 

@@ -90,7 +90,7 @@ impl Credit {
 
     /// Whether the guest should hear of new room.
     ///
-    /// It should when it sees less than half of its window free and all of it is; or, while the host is still busy with what
+    /// It should when it sees no more than half of its window free and all of it is; or, while the host is still busy with what
     /// it holds, for each quarter of the window. So a one-way transfer goes on without a stall, with a few updates for each
     /// window.
     pub fn owes_update(&self) -> bool {

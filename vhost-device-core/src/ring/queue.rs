@@ -23,9 +23,11 @@ const MAX_BATCH: u16 = 1024;
 /// Most bytes read and written in one batch before other queues and events get their turn.
 const MAX_BATCH_BYTES: u64 = 1 << 20;
 
-/// Bytes completed in one batch after which the driver is told early, so that it can work on them while we go on: at least
-/// so many, if they are half of what there was; and never more than the latter.
+/// Bytes completed in one batch after which the driver is told early, so that it can work on them while we go on, if they are
+/// half of what there was.
 const FLUSH_BYTES: u64 = 32 * 1024;
+
+/// Bytes after which it is told in any case.
 const MAX_UNPUBLISHED_BYTES: u64 = 128 * 1024;
 
 /// `struct virtq_used_elem` (section 2.7.8).
