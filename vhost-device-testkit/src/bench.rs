@@ -235,6 +235,11 @@ impl Quartiles {
             upper: at(3),
         }
     }
+
+    /// From where to where the middle half lies, as tables have it.
+    pub fn spread(&self) -> String {
+        format!("{:.3} to {:.3}", self.lower, self.upper)
+    }
 }
 
 /// Round trips of one request at a time, by a driver that sleeps in between.

@@ -227,7 +227,8 @@ impl Launch {
         let mut launch = self.arguments([OsString::from("--socket-path"), socket.into()]);
         if env::var_os(TRACE).is_some() {
             // The tables that the calls are held against.
-            launch = launch.environment("RUST_LOG", "info,vhost_device_daemon::confine=debug");
+            let (name, value) = TELLS_TABLES;
+            launch = launch.environment(name, value);
         }
         let mut daemon = launch.spawn()?;
         let socket = daemon.socket.clone();
@@ -239,6 +240,21 @@ impl Launch {
 /// Names a folder; the system calls that daemons make are written to files there.
 pub const TRACE: &str = "TESTKIT_TRACE";
 
+/// The tracer's command line, up to the file that it writes. Threads are known by their numbers outside of a namespace.
+pub const TRACER: [&str; 8] = [
+    "strace",
+    "-D",
+    "-f",
+    "-qq",
+    "-s",
+    "400",
+    "--decode-pids=pidns",
+    "-o",
+];
+
+/// What makes a daemon log its tables of system calls, as a variable of its environment.
+pub const TELLS_TABLES: (&str, &str) = ("RUST_LOG", "info,vhost_device_daemon::confine=debug");
+
 /// The program, or the tracer around it, in whose place the program is at once: it has the same process number.
 fn traced(binary: &Path) -> Command {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -247,9 +263,10 @@ fn traced(binary: &Path) -> Command {
     };
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let file = format!("{}.{number}", std::process::id());
-    let mut command = Command::new("strace");
+    let [tracer, options @ ..] = TRACER;
+    let mut command = Command::new(tracer);
     command
-        .args(["-D", "-f", "-qq", "-s", "400", "--decode-pids=pidns", "-o"])
+        .args(options)
         .arg(Path::new(&folder).join(file))
         .arg("--")
         .arg(binary);

@@ -381,13 +381,12 @@ fn confinement(pairs: u64, time: Duration) -> Result<()> {
             costs.push(with.cost() / without.cost());
         }
         let [rate, cost] = [rates, costs].map(Quartiles::of);
-        let spread = |of: Quartiles| format!("{:.3} to {:.3}", of.lower, of.upper);
         table.row([
             format!("vhost-device-vsock, {name}, writes of {SIZE}"),
             format!("{:.4}", rate.median),
-            spread(rate),
+            rate.spread(),
             format!("{:.4}", cost.median),
-            spread(cost),
+            cost.spread(),
         ]);
     }
     table.print();

@@ -127,7 +127,7 @@ fn row(table: &mut Table, name: &str, load: &str, pairs: &[[Figures; 2]]) {
         [
             format!("{with:.digits$} : {without:.digits$}"),
             format!("{:.4}", ratio.median),
-            format!("{:.3} to {:.3}", ratio.lower, ratio.upper),
+            ratio.spread(),
         ]
     };
     let [rates, rate, rate_spread] = column(Figures::rate, 0);

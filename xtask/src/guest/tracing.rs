@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use vhost_device_testkit::process::{TELLS_TABLES, TRACER};
+
 /// Where traces go, while anybody wants them.
 static FOLDER: Mutex<Option<PathBuf>> = Mutex::new(None);
 
@@ -24,8 +26,7 @@ pub fn command(binary: &Path, name: &str) -> Vec<OsString> {
     if let Some(folder) = folder.as_ref() {
         let file = (0..).map(|number| folder.join(format!("guest-{name}.{number}")));
         let file = file.into_iter().find(|file| !file.exists());
-        words.extend(["strace", "-D", "-f", "-qq", "-s", "400"].map(Into::into));
-        words.extend(["--decode-pids=pidns", "-o"].map(Into::into));
+        words.extend(TRACER.map(Into::into));
         words.extend(file.map(Into::into));
         words.push("--".into());
     }
@@ -36,7 +37,5 @@ pub fn command(binary: &Path, name: &str) -> Vec<OsString> {
 /// What makes a daemon tell its tables, if it is traced.
 pub fn environment() -> Option<(&'static str, &'static str)> {
     let folder = FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
-    folder
-        .is_some()
-        .then_some(("RUST_LOG", "info,vhost_device_daemon::confine=debug"))
+    folder.is_some().then_some(TELLS_TABLES)
 }
