@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::fault::GuestFault;
 use crate::ring::Counters;
 
+/// Always, but in the build that `cargo xtask bench metrics` compares with, to show what counting costs.
+const COUNTED: bool = cfg!(not(uncounted));
+
 /// The totals of one queue. It outlives the runs of the queue and may be read from any thread while the queue is served.
 ///
 /// The worker that serves the queue is the only writer of what counts per request; so nothing is locked, and a
@@ -58,16 +61,20 @@ impl Meter {
         }
     }
 
-    /// Adds what happened between two looks at a run's counters.
-    pub(crate) fn advance(&self, from: &Counters, to: &Counters) {
-        add(&self.requests, to.requests.wrapping_sub(from.requests));
-        add(&self.bytes, to.bytes.wrapping_sub(from.bytes));
-        add(&self.notified, to.notified.wrapping_sub(from.notified));
+    /// Adds what happened to a run's counters since it was told `last`.
+    pub(crate) fn advance(&self, last: &mut Counters, now: &Counters) {
+        if !COUNTED || last == now {
+            return;
+        }
+        add(&self.requests, now.requests.wrapping_sub(last.requests));
+        add(&self.bytes, now.bytes.wrapping_sub(last.bytes));
+        add(&self.notified, now.notified.wrapping_sub(last.notified));
         add(
             &self.suppressed,
-            to.suppressed.wrapping_sub(from.suppressed),
+            now.suppressed.wrapping_sub(last.suppressed),
         );
-        add(&self.dropped, to.dropped.wrapping_sub(from.dropped));
+        add(&self.dropped, now.dropped.wrapping_sub(last.dropped));
+        *last = *now;
     }
 
     pub(crate) fn started(&self) {
@@ -86,9 +93,18 @@ impl Meter {
 }
 
 /// A load and a store cost a tenth of an atomic addition, and there is one writer.
-fn add(counter: &AtomicU64, count: u64) {
-    let value = counter.load(Ordering::Relaxed);
-    counter.store(value.wrapping_add(count), Ordering::Relaxed);
+fn add(counter: &AtomicU64, number: u64) {
+    if COUNTED {
+        let value = counter.load(Ordering::Relaxed);
+        counter.store(value.wrapping_add(number), Ordering::Relaxed);
+    }
+}
+
+/// Adds to one of a run's [`Counters`].
+pub(crate) fn count(counter: &mut u64, number: u64) {
+    if COUNTED {
+        *counter += number;
+    }
 }
 
 #[cfg(test)]
@@ -103,8 +119,9 @@ mod tests {
             bytes,
             ..Counters::default()
         };
-        meter.advance(&counters(0, 0), &counters(5, 500));
-        meter.advance(&counters(5, 500), &counters(3, 510));
+        let mut last = Counters::default();
+        meter.advance(&mut last, &counters(5, 500));
+        meter.advance(&mut last, &counters(3, 510));
         let totals = meter.totals();
         assert_eq!((totals.requests, totals.bytes), (3, 510));
     }

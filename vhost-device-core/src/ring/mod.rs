@@ -197,10 +197,7 @@ impl Ring {
 
     /// Tells the meter what happened since it was told last.
     fn report(&mut self) {
-        if self.counters != self.metered {
-            self.meter.advance(&self.metered, &self.counters);
-            self.metered = self.counters;
-        }
+        self.meter.advance(&mut self.metered, &self.counters);
     }
 
     /// Exchanges the way to interrupt the driver, and interrupts it once through the new one: a signal sent to the old

@@ -13,6 +13,7 @@ use crate::fault::{GuestFault, RingFault};
 use crate::ids::QueueIndex;
 use crate::limit;
 use crate::memory::Memory;
+use crate::meter::count;
 use crate::request::{Request, Segments};
 
 const AVAIL_F_NO_INTERRUPT: u16 = 1;
@@ -213,7 +214,7 @@ impl<'a> Queue<'a> {
     /// Counts something that the device dropped because a limit was reached.
     pub fn count_dropped(&mut self) {
         if let Some(active) = &mut self.active {
-            active.ring.counters.dropped += 1;
+            count(&mut active.ring.counters.dropped, 1);
         }
     }
 
@@ -290,7 +291,7 @@ impl Active<'_> {
         self.left = left;
         self.ring.next_available = self.ring.next_available.wrapping_add(1);
         self.ring.in_flight += 1;
-        self.ring.counters.requests += 1;
+        count(&mut self.ring.counters.requests, 1);
         Ok(Some(head))
     }
 
@@ -328,10 +329,10 @@ impl Active<'_> {
         }
         match self.try_publish() {
             Ok(true) => {
-                self.ring.counters.notified += 1;
+                count(&mut self.ring.counters.notified, 1);
                 self.ring.notifier.notify();
             }
-            Ok(false) => self.ring.counters.suppressed += 1,
+            Ok(false) => count(&mut self.ring.counters.suppressed, 1),
             Err(fault) => self.ring.fail(fault),
         }
     }
@@ -374,12 +375,13 @@ impl Ring {
         );
         self.unpublished_bytes += u64::from(written);
         self.batch_bytes += u64::from(written);
-        self.counters.bytes += u64::from(written);
+        count(&mut self.counters.bytes, u64::from(written));
         self.next_used = self.next_used.wrapping_add(1);
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
     fn refuse(&mut self, memory: &Memory, used: &VolatileSlice<'_>, head: u16, fault: GuestFault) {
+        // not for people only: workers ask for it
         self.counters.faults += 1;
         self.meter.refused(fault);
         limit::guest_fault(self.index, fault);
@@ -419,7 +421,7 @@ impl<'q> RequestSlot<'q> {
     /// Completes the request. `read` counts against the batch as `written` does.
     pub fn complete(&mut self, chain: Chain, written: u32, read: u64) {
         self.ring.batch_bytes += read;
-        self.ring.counters.bytes += read;
+        count(&mut self.ring.counters.bytes, read);
         self.ring
             .push_used(self.memory, &self.used, self.head, written);
         self.ring.chain = chain;
