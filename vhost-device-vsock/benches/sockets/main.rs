@@ -12,10 +12,10 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use vhost_device_testkit::bench::{Quartiles, Spread, eventfd_round_trips, idle};
+use vhost_device_testkit::bench::{Spread, eventfd_round_trips, idle};
 use vhost_device_testkit::failure::{At, Result};
 use vhost_device_testkit::memory::Place;
-use vhost_device_testkit::process::{Daemon, TempDir};
+use vhost_device_testkit::process::{Daemon, Launch, TempDir};
 use vhost_device_testkit::session::Options;
 use vhost_device_testkit::stats::Stats;
 use vhost_device_testkit::table::Table;
@@ -23,10 +23,10 @@ use vhost_device_testkit::{ensure, fail, sys};
 
 use self::program::{Program, Role};
 use self::support::guest::{Guest, Id, State};
-use self::support::host::launch;
 use self::support::link::{Buffers, LONGEST, PATIENCE, TX};
 use self::support::packet::{HEADER, HOST, RW, STREAM};
 
+mod pairs;
 mod program;
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -64,8 +64,10 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         [program::VERB, role, size] => program::serve(role, size),
         ["--seconds", seconds, "--confinement", pairs, ..] => {
-            number(seconds).and_then(|seconds| confinement(number(pairs)?, time(seconds)))
+            number(seconds).and_then(|seconds| pairs::confinement(number(pairs)?, time(seconds)))
         }
+        ["--seconds", seconds, "--counting", pairs, uncounted, ..] => number(seconds)
+            .and_then(|seconds| pairs::counting(number(pairs)?, time(seconds), uncounted)),
         ["--seconds", seconds, ..] => number(seconds).and_then(|seconds| run(time(seconds))),
         _ => run(time(SECONDS)),
     };
@@ -101,6 +103,21 @@ fn run(time: Duration) -> Result<()> {
     idleness(time)
 }
 
+/// How the daemon is run.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    name: &'a str,
+    /// The binary.
+    daemon: &'a str,
+    arguments: &'a [&'a str],
+}
+
+const BY_DEFAULT: Way<'static> = Way {
+    name: "by default",
+    daemon: env!("CARGO_BIN_EXE_vhost-device-vsock"),
+    arguments: &[],
+};
+
 /// The daemon, a program's listener at [`PORT`], and the guest.
 struct Rig {
     guest: Guest,
@@ -111,12 +128,12 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(arguments: &[&str]) -> Result<Self> {
+    fn new(way: Way<'_>) -> Result<Self> {
         let folder = TempDir::new()?;
         let path = folder.path().join("v");
         let text = path.to_string_lossy();
-        let line = [&["--uds-path", &text], arguments].concat();
-        let daemon = launch()?.arguments(line).start()?;
+        let line = [&["--uds-path", &text], way.arguments].concat();
+        let daemon = Launch::new(way.daemon.into())?.arguments(line).start()?;
         let listener = UnixListener::bind(format!("{text}_{PORT}"))?;
         let options = Options {
             places: vec![Place::new(0x10_0000, 24 << 20)],
@@ -228,8 +245,8 @@ fn throughput(time: Duration) -> Result<()> {
         // the machine's speed drifts, and where programs run is luck: all are measured in turn
         for _ in 0..PARTS {
             plain.measure(size, time / PARTS)?;
-            there += to_host(&[], time / PARTS, size)?;
-            back += to_guest(&[], time / PARTS, size)?;
+            there += to_host(BY_DEFAULT, time / PARTS, size)?;
+            back += to_guest(BY_DEFAULT, time / PARTS, size)?;
         }
         there.row(&mut table, "to the host", size, &plain);
         back.row(&mut table, "to the guest", size, &plain);
@@ -290,8 +307,8 @@ fn own_time() -> Result<Duration> {
 }
 
 /// The guest sends packets of this size as fast as credit and ring allow; a program reads.
-fn to_host(arguments: &[&str], time: Duration, size: usize) -> Result<Flow> {
-    let mut rig = Rig::new(arguments)?;
+fn to_host(way: Way<'_>, time: Duration, size: usize) -> Result<Flow> {
+    let mut rig = Rig::new(way)?;
     rig.guest
         .link
         .make_places(if size > 4096 { 32 } else { 120 }, size);
@@ -335,8 +352,8 @@ fn send_batch(guest: &mut Guest, id: Id, size: usize, flow: &mut Flow) -> Result
 }
 
 /// A program writes; the guest takes what comes.
-fn to_guest(arguments: &[&str], time: Duration, size: usize) -> Result<Flow> {
-    let mut rig = Rig::new(arguments)?;
+fn to_guest(way: Way<'_>, time: Duration, size: usize) -> Result<Flow> {
+    let mut rig = Rig::new(way)?;
     let (stream, id) = rig.called()?;
     let program = Program::start(Role::Source, size, stream)?;
     let flow = Flow::measure(&mut rig, time, |guest, flow| {
@@ -355,47 +372,6 @@ fn to_guest(arguments: &[&str], time: Duration, size: usize) -> Result<Flow> {
     Ok(flow)
 }
 
-/// What confinement costs: the flows with it and without, in turn part by part, in so many pairs.
-fn confinement(pairs: u64, time: Duration) -> Result<()> {
-    const SIZE: usize = 4096;
-    const UNCONFINED: [&str; 4] = ["--sandbox", "none", "--seccomp", "none"];
-    let mut table = Table::new(&[
-        "by default : unconfined",
-        "MB/s, ratio",
-        "quartiles",
-        "CPU us/MiB, ratio",
-        "quartiles",
-    ]);
-    let ways: [(&str, Way); 2] = [("to the host", to_host), ("to the guest", to_guest)];
-    for (name, way) in ways {
-        let (mut rates, mut costs) = (Vec::new(), Vec::new());
-        for _ in 0..pairs {
-            let (mut with, mut without) = (Flow::default(), Flow::default());
-            for _ in 0..PARTS / 2 {
-                with += way(&[], time / PARTS, SIZE)?;
-                without += way(&UNCONFINED, time / PARTS, SIZE)?;
-                without += way(&UNCONFINED, time / PARTS, SIZE)?;
-                with += way(&[], time / PARTS, SIZE)?;
-            }
-            rates.push(with.rate() / without.rate());
-            costs.push(with.cost() / without.cost());
-        }
-        let [rate, cost] = [rates, costs].map(Quartiles::of);
-        table.row([
-            format!("vhost-device-vsock, {name}, writes of {SIZE}"),
-            format!("{:.4}", rate.median),
-            rate.spread(),
-            format!("{:.4}", cost.median),
-            cost.spread(),
-        ]);
-    }
-    table.print();
-    Ok(())
-}
-
-/// A flow by a daemon with these arguments, for this time, in writes of this size.
-type Way = fn(&[&str], Duration, usize) -> Result<Flow>;
-
 fn latency() -> Result<()> {
     let mut table = Table::new(&["round trips, 64 bytes", "p50 us", "p99 us"]);
     let us = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e6);
@@ -413,7 +389,10 @@ fn latency() -> Result<()> {
         ),
         ("guest polls, --poll-us 50", &["--poll-us", "50"][..], true),
     ] {
-        let mut rig = Rig::new(arguments)?;
+        let mut rig = Rig::new(Way {
+            arguments,
+            ..BY_DEFAULT
+        })?;
         let (stream, id) = rig.called()?;
         let program = Program::start(Role::Echo, 64, stream)?;
         let spread = round_trips(&mut rig.guest, id, polls)?;
@@ -450,7 +429,7 @@ fn round_trips(guest: &mut Guest, id: Id, polls: bool) -> Result<Spread> {
 
 /// The guest opens and closes connections to a program that waits for the end of each.
 fn churn(time: Duration) -> Result<()> {
-    let mut rig = Rig::new(&[])?;
+    let mut rig = Rig::new(BY_DEFAULT)?;
     let listener = rig.listener.try_clone()?;
     // it ends with the listener's last connection, which has something to say
     let program = thread::spawn(move || -> std::io::Result<()> {
@@ -492,7 +471,7 @@ fn churn(time: Duration) -> Result<()> {
 
 fn idleness(time: Duration) -> Result<()> {
     let mut table = Table::new(&["idle", "wake-ups/s", "threads", "own memory KiB", "more"]);
-    let mut rig = Rig::new(&[])?;
+    let mut rig = Rig::new(BY_DEFAULT)?;
     let (mut stream, id) = rig.called()?;
     carry(&mut rig.guest, &mut stream, id)?;
     let mut streams = vec![stream];
