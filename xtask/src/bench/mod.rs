@@ -9,6 +9,7 @@ mod i2c;
 mod pairs;
 mod rng;
 mod scmi;
+mod uncounted;
 mod vsock;
 
 use std::process::ExitCode;
@@ -30,8 +31,13 @@ pub struct Args {
     /// A device, or what all of them are compared with and without.
     subject: Subject,
 
-    /// Length of each measurement.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    /// Length of each measurement; with "metrics" 1 by default.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 2,
+        default_value_if("subject", "metrics", "1")
+    )]
     seconds: u64,
 
     /// Measurements with and without what daemons are compared by.
@@ -48,7 +54,7 @@ enum Subject {
     Vsock,
     /// Each daemon confined as it is by default, and not at all
     Confinement,
-    /// Each daemon with its counters read every second, and never
+    /// Daemons that count and ones built without counters; counters read every second, and never
     Metrics,
 }
 
@@ -92,6 +98,13 @@ impl Bench {
             .build(&[name.to_owned()], Profile::Release)
             .map_err(|error| Failure::new(format!("{error:#}")))?;
         Ok(Launch::new(folder.join(name))?)
+    }
+
+    /// Builds a daemon as it is shipped, but without counters.
+    pub fn launch_uncounted(&self, name: &str) -> Measured<Launch> {
+        let daemon = uncounted::build(&self.workspace, name, &["build", "--release", "--bins"])
+            .map_err(|error| Failure::new(format!("{error:#}")))?;
+        Ok(Launch::new(daemon)?)
     }
 
     /// Builds the peer of a device, the same on vhost-user-backend's engine, and starts it. It serves one frontend.

@@ -4,10 +4,14 @@
 
 use std::time::Duration;
 
-use vhost_device_testkit::failure::{At, Result};
+use vhost_device_testkit::failure::{At, Failure, Result};
 
-use super::Bench;
+use super::{Bench, uncounted};
 use crate::workspace::cargo;
+
+const NAME: &str = "vhost-device-vsock";
+/// Cargo's arguments for the benchmark.
+const BENCHMARK: [&str; 4] = ["bench", "--quiet", "--bench", "sockets"];
 
 /// Longest time for building and measuring.
 const LIMIT: Duration = Duration::from_secs(2700);
@@ -22,11 +26,21 @@ pub fn confinement(bench: &Bench, pairs: u16) -> Result<()> {
     measure(bench, &["--confinement", &pairs.to_string()])
 }
 
+/// Prints what counting costs, from so many pairs.
+pub fn counting(bench: &Bench, pairs: u16) -> Result<()> {
+    // by the same command as the daemon that counts: the features of libraries depend on what else is built
+    let command = [&BENCHMARK[..], &["--no-run"]].concat();
+    let daemon = uncounted::build(&bench.workspace, NAME, &command)
+        .map_err(|error| Failure::new(format!("{error:#}")))?;
+    let daemon = daemon.to_string_lossy();
+    measure(bench, &["--counting", &pairs.to_string(), &daemon])
+}
+
 fn measure(bench: &Bench, arguments: &[&str]) -> Result<()> {
     let status = cargo(LIMIT)
         .current_dir(&bench.workspace.root)
-        .args(["bench", "--quiet", "--package", "vhost-device-vsock"])
-        .args(["--bench", "sockets", "--", "--seconds"])
+        .args(BENCHMARK)
+        .args(["--package", NAME, "--", "--seconds"])
         .arg(bench.duration.as_secs().to_string())
         .args(arguments)
         .status()
