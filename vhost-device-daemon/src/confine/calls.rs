@@ -1,12 +1,13 @@
 //! The system calls that every daemon makes while it serves. `cargo xtask syscalls` holds this table against what is seen.
 
 use super::profile::{Call, Sysno};
+use crate::engine::is_precise;
 
 #[cfg(target_arch = "x86_64")]
 mod waiting {
     use super::Sysno;
 
-    pub const EVENTS: Sysno = Sysno::epoll_wait;
+    pub const COARSELY: Sysno = Sysno::epoll_wait;
     pub const DESCRIPTORS: Sysno = Sysno::poll;
 }
 
@@ -15,8 +16,16 @@ mod waiting {
 mod waiting {
     use super::Sysno;
 
-    pub const EVENTS: Sysno = Sysno::epoll_pwait;
+    pub const COARSELY: Sysno = Sysno::epoll_pwait;
     pub const DESCRIPTORS: Sysno = Sysno::ppoll;
+}
+
+/// engine/wait.rs: whichever the kernel has.
+fn wait_for_events() -> Sysno {
+    match is_precise() {
+        true => Sysno::epoll_pwait2,
+        false => waiting::COARSELY,
+    }
 }
 
 /// What makes a thread of this process, and neither a process nor a namespace.
@@ -53,7 +62,7 @@ pub fn serving() -> Vec<Call> {
         Sysno::shutdown.into(),
         Sysno::close.into(),
         // events
-        waiting::EVENTS.into(),
+        wait_for_events().into(),
         waiting::DESCRIPTORS.into(),
         Sysno::epoll_create1.into(),
         Sysno::epoll_ctl.into(),

@@ -19,8 +19,10 @@ mod reactor;
 mod session;
 mod sigbus;
 mod station;
+mod wait;
 
 pub use reactor::{EventLoop, Tag, eventfd};
 pub use session::{Service, Session};
 pub use sigbus::install as install_sigbus_handler;
 pub use station::Station;
+pub use wait::is_precise;

@@ -11,6 +11,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::deadlines::{Deadlines, OneShot};
+use super::wait;
 
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 32;
@@ -136,10 +137,7 @@ impl EventLoop {
     ) -> io::Result<()> {
         let mut buffer = [EpollEvent::default(); EVENTS];
         let timeout = timeout.into_iter().chain(self.deadlines.remaining()).min();
-        let timeout = timeout.map_or(-1, |timeout| {
-            i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
-        });
-        let count = match self.epoll.wait(timeout, &mut buffer) {
+        let count = match wait::for_events(&self.epoll, &mut buffer, timeout) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             Err(error) => return Err(error),
