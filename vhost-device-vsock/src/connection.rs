@@ -8,6 +8,7 @@ use crate::backlog::Backlog;
 use crate::credit::Credit;
 use crate::host::{Kind, Socket};
 use crate::hub::Member;
+use crate::pace::Pace;
 use crate::seqpacket::Messages;
 use crate::wire::{SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
 
@@ -165,6 +166,8 @@ pub struct Connection {
     pub full: bool,
     /// Something to read in the socket is no event: it is read once the guest has room.
     pub deaf: bool,
+    /// How soon what the host program writes is read.
+    pub pace: Pace,
     /// What of the socket is an event at present.
     pub watched: Interest,
     /// Whether the guest is asked for room.
@@ -198,6 +201,7 @@ impl Connection {
             grown: false,
             full: false,
             deaf: false,
+            pace: Pace::default(),
             watched: Interest::NONE,
             asking: Asking::Not,
             request_due: false,

@@ -33,6 +33,7 @@ mod greeting;
 mod host;
 mod hub;
 mod options;
+mod pace;
 #[cfg(feature = "daemon")]
 mod sandbox;
 mod seqpacket;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use vhost_device_core::Timer;
 
 use crate::connection::Phase;
+use crate::pace::REST;
 use crate::table::Slot;
 
 /// How long a guest may take to answer a request for a connection, or to confirm the end of one.
@@ -33,6 +34,8 @@ pub struct Deadlines {
     lingering: VecDeque<(Instant, Slot, Phase)>,
     /// In order of time: those that the guest has no room for.
     starving: VecDeque<(Instant, Slot)>,
+    /// In order of time: those whose sockets are left alone for a moment.
+    resting: VecDeque<(Instant, Slot)>,
     /// Until when to try to connect.
     connecting: VecDeque<(Instant, Slot)>,
     /// When to try again.
@@ -48,6 +51,8 @@ pub enum Due {
     Lingered(Slot, Phase),
     /// The guest has had time to tell of room.
     Starved(Slot),
+    /// The socket may be read again.
+    Rested(Slot),
     /// It is time to try everything again.
     Retry,
 }
@@ -61,6 +66,11 @@ impl Deadlines {
     /// Waits for the guest to have room.
     pub fn starve(&mut self, slot: Slot, now: Instant) {
         self.starving.push_back((now + STARVE, slot));
+    }
+
+    /// Leaves a socket alone for a moment.
+    pub fn rest(&mut self, slot: Slot, now: Instant) {
+        self.resting.push_back((now + REST, slot));
     }
 
     /// Tries to connect again for a while.
@@ -93,6 +103,12 @@ impl Deadlines {
             self.retry = None;
             return Some(Due::Retry);
         }
+        if let Some(&(until, slot)) = self.resting.front()
+            && until <= now
+        {
+            self.resting.pop_front();
+            return Some(Due::Rested(slot));
+        }
         if let Some(&(until, slot)) = self.starving.front()
             && until <= now
         {
@@ -112,7 +128,9 @@ impl Deadlines {
     pub fn arm(&mut self, timer: &mut dyn Timer) {
         let first = self.lingering.front().map(|(until, _, _)| *until + SLACK);
         let starving = self.starving.front().map(|(until, _)| *until);
-        let Some(next) = first.into_iter().chain(starving).chain(self.retry).min() else {
+        let resting = self.resting.front().map(|(until, _)| *until);
+        let waiting = [first, starving, resting, self.retry];
+        let Some(next) = waiting.into_iter().flatten().min() else {
             return;
         };
         if self.armed.is_none_or(|armed| next < armed) {
@@ -134,8 +152,11 @@ mod tests {
         deadlines.linger(slots[0], closing, start);
         deadlines.linger(slots[1], Phase::Asking, start + RECONNECT);
         deadlines.accept(start);
+        deadlines.rest(slots[1], start);
         deadlines.connect(slots[0], start + CONNECT, start);
         assert_eq!(deadlines.due(start), None);
+        assert_eq!(deadlines.due(start + REST), Some(Due::Rested(slots[1])));
+        assert_eq!(deadlines.due(start + REST), None);
         assert_eq!(deadlines.due(start + RECONNECT), Some(Due::Retry));
         assert_eq!(deadlines.connecting(), [(start + CONNECT, slots[0])]);
         assert_eq!(deadlines.due(start + RECONNECT), None);

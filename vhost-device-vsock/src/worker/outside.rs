@@ -210,7 +210,18 @@ impl VsockWorker {
             match due {
                 Due::Lingered(slot, phase) => self.lingered(slot, phase),
                 Due::Starved(slot) => self.ask_for_room(slot),
+                Due::Rested(slot) => self.rested(slot),
                 Due::Retry => self.retry(now),
+            }
+        }
+    }
+
+    /// A socket that was left alone may have something.
+    fn rested(&mut self, slot: Slot) {
+        if let Some(connection) = self.table.get_mut(slot) {
+            connection.readable = true;
+            if connection.wants_to_read() {
+                self.enqueue(slot);
             }
         }
     }

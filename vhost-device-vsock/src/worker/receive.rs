@@ -17,9 +17,14 @@ use crate::wire::{
 /// Most buffers filled by one system call.
 const MAX_CHAINS: u16 = 64;
 
-/// Most bytes of one connection in its turn, which are moved by one system call. It is half of Linux's window: so the guest
-/// works on one half while the other is copied, and is not woken more often than that.
-const TURN_BYTES: u32 = 128 * 1024;
+/// Most bytes of one connection in its turn, which are moved by one system call.
+const TURN_BYTES: u32 = 256 * 1024;
+
+/// Linux tells of room once its programs have read all of a window but this.
+const LINUX_KEEPS: u32 = 64 * 1024;
+
+/// The end of a window, which is sent by itself: so Linux tells of room while this is copied, and not only after.
+const LAST_BYTES: u32 = 56 * 1024;
 
 /// How a connection's turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,6 +264,16 @@ impl VsockWorker {
         self.enqueue(slot);
     }
 
+    /// What comes next is no event, but read after a moment.
+    fn rest(&mut self, slot: Slot, now: Instant) {
+        if let Some(connection) = self.table.get_mut(slot)
+            && !std::mem::replace(&mut connection.deaf, true)
+        {
+            self.chores.push(Chore::Interest(slot));
+        }
+        self.deadlines.rest(slot, now);
+    }
+
     /// The host's socket is empty: what comes next is an event.
     fn listen(&mut self, slot: Slot) {
         if let Some(connection) = self.table.get_mut(slot)
@@ -273,9 +288,16 @@ impl VsockWorker {
         let Some(connection) = self.table.get_mut(slot) else {
             return Turn::Idle;
         };
-        let allowed = connection.credit.available().min(TURN_BYTES);
+        let credit = &connection.credit;
+        let Portion {
+            bytes: allowed,
+            is_last,
+        } = portion(credit.available(), credit.peer_window());
         if allowed == 0 {
             return self.starve(slot);
+        }
+        if is_last {
+            queue.flush();
         }
         connection.feed();
         let count = usize::from(connection.appetite);
@@ -323,7 +345,11 @@ impl VsockWorker {
         if connection.readable {
             return Turn::More;
         }
-        self.listen(slot);
+        let now = Instant::now();
+        match connection.pace.emptied(bytes, now) {
+            true => self.rest(slot, now),
+            false => self.listen(slot),
+        }
         Turn::Idle
     }
 
@@ -337,6 +363,7 @@ impl VsockWorker {
             (std::io::ErrorKind::WouldBlock, _) => {
                 if let Some(connection) = self.table.get_mut(slot) {
                     connection.readable = false;
+                    connection.pace.reset();
                 }
                 self.listen(slot);
                 Turn::Idle
@@ -375,6 +402,25 @@ impl VsockWorker {
     }
 }
 
+/// What of a window may be sent at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Portion {
+    bytes: u32,
+    /// The guest should have what it was sent before.
+    is_last: bool,
+}
+
+/// What may be sent at once if `available` bytes of a window are left. A small window is sent as a whole.
+fn portion(available: u32, window: u32) -> Portion {
+    let is_large = window / 4 >= LINUX_KEEPS;
+    let is_last = is_large && available < LINUX_KEEPS;
+    let kept = if is_large && !is_last { LAST_BYTES } else { 0 };
+    Portion {
+        bytes: (available - kept).min(TURN_BYTES),
+        is_last,
+    }
+}
+
 /// Buffers are taken by the number that was filled lately, and by more while all of them are.
 fn learn_appetite(connection: &mut Connection, used: u16, full: bool) {
     connection.appetite = match full {
@@ -385,4 +431,31 @@ fn learn_appetite(connection: &mut Connection, used: u16, full: bool) {
             .min(MAX_CHAINS),
         false => used.max(connection.appetite / 2).clamp(1, MAX_CHAINS),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_window_is_sent_in_two_portions_and_a_small_one_in_one() {
+        const LINUX: u32 = 256 * 1024;
+        for (available, window, expected) in [
+            (LINUX, LINUX, (LINUX - LAST_BYTES, false)),
+            (LINUX_KEEPS, LINUX, (LINUX_KEEPS - LAST_BYTES, false)),
+            (LINUX_KEEPS - 1, LINUX, (LINUX_KEEPS - 1, true)),
+            (1, LINUX, (1, true)),
+            (0, LINUX, (0, true)),
+            (u32::MAX, u32::MAX, (TURN_BYTES, false)),
+            (64 * 1024, 64 * 1024, (64 * 1024, false)),
+            (1, 64 * 1024, (1, false)),
+        ] {
+            let portion = portion(available, window);
+            assert_eq!(
+                (portion.bytes, portion.is_last),
+                expected,
+                "{available} of {window}"
+            );
+        }
+    }
 }

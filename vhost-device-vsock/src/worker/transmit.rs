@@ -69,6 +69,7 @@ impl VsockWorker {
             return complete(queue, ticket, segments);
         };
         connection.credit.learn(header);
+        connection.pace.reset();
         if connection.starved && connection.credit.available() > 0 {
             self.enqueue(slot);
         }

@@ -88,6 +88,36 @@ fn a_transfer_to_the_guest_never_stands_still() -> Result<()> {
 }
 
 #[test]
+fn a_program_that_writes_little_at_a_time_is_heard_to_its_end() -> Result<()> {
+    const LITTLE: usize = 64;
+    let host = Host::start()?;
+    let listener = host.listen(PORT)?;
+    let mut guest = host.guest()?;
+    // long enough to be left alone between reads; the end, or silence, comes in such a moment
+    for len in [LITTLE as u64, 64 << 10, MIB] {
+        let (stream, id) = host.called(&mut guest, &listener)?;
+        let writer = program(stream, move |stream| {
+            for at in (0..len).step_by(LITTLE) {
+                stream.write_all(&bytes(at, LITTLE))?;
+            }
+            let mut answer = [0; 5];
+            stream.read_exact(&mut answer)?;
+            for at in (0..len).step_by(LITTLE) {
+                stream.write_all(&bytes(at, LITTLE))?;
+            }
+            Ok(stream.shutdown(Shutdown::Both)?)
+        });
+        drink(&mut guest, id, len)?;
+        guest.write(id, b"again")?;
+        drink(&mut guest, id, len)?;
+        joined(writer)?;
+        ensure!(guest.read_to_end(id)?.is_empty(), "more than was written");
+        guest.ended(id)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn both_directions_at_once_go_on() -> Result<()> {
     const LEN: u64 = 8 * MIB;
     let host = Host::start()?;
