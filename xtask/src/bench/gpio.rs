@@ -38,6 +38,7 @@ pub fn typical() -> Typical {
         daemon: NAME,
         load: "read a line",
         arguments: &["-l", "s8"],
+        depth: 16,
         queues: 2,
         before: Some(message(SET_DIRECTION, 0, IN)),
         request: message(GET_VALUE, 0, 0),

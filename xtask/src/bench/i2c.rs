@@ -34,6 +34,7 @@ pub fn typical() -> Typical {
         daemon: NAME,
         load: "read 2 bytes of a sensor",
         arguments: ARGUMENTS,
+        depth: 16,
         queues: 1,
         before: None,
         request: request(SENSOR, READ, &[], 2),

@@ -36,6 +36,7 @@ pub fn typical() -> Typical {
         daemon: NAME,
         load: "4096 bytes",
         arguments: &[],
+        depth: 16,
         queues: 1,
         before: None,
         request: request(4096),

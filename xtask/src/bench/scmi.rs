@@ -39,6 +39,7 @@ pub fn typical() -> Typical {
         daemon: NAME,
         load: "read a constant",
         arguments: &["-d", CONSTANT],
+        depth: 16,
         queues: 2,
         before: None,
         request: command(READING_GET, &[0, 0]),

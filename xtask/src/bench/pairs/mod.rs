@@ -15,9 +15,6 @@ use super::{Bench, gpio, i2c, rng, scmi, vsock};
 /// comes first changes with each.
 const PARTS: u32 = 8;
 
-/// Requests in flight.
-const DEPTH: usize = 16;
-
 /// A load that stands for a device.
 #[derive(Debug)]
 pub struct Typical {
@@ -25,6 +22,8 @@ pub struct Typical {
     pub daemon: &'static str,
     /// What is asked of the device.
     pub load: &'static str,
+    /// Requests in flight.
+    pub depth: usize,
     /// The daemon's arguments.
     pub arguments: &'static [&'static str],
     /// The device's queues.
@@ -87,10 +86,16 @@ pub fn confinement(bench: &Bench, pairs: u16) -> Result<()> {
 
 /// What counting costs, and that somebody reads the counters, from so many pairs.
 pub fn metrics(bench: &Bench, pairs: u16) -> Result<()> {
+    // a batch costs more than a request: with one in flight each is a batch
+    let alone = Typical {
+        depth: 1,
+        ..gpio::typical()
+    };
     let rows = [
         (rng::typical(), [BY_DEFAULT, UNCOUNTED]),
         (gpio::typical(), [BY_DEFAULT, UNCOUNTED]),
-        (rng::typical(), [READ, BY_DEFAULT]),
+        (alone, [BY_DEFAULT, UNCOUNTED]),
+        // reading is the same whatever the device
         (gpio::typical(), [READ, BY_DEFAULT]),
     ];
     compare(bench, pairs, &rows)?;
@@ -100,7 +105,8 @@ pub fn metrics(bench: &Bench, pairs: u16) -> Result<()> {
 
 fn compare(bench: &Bench, pairs: u16, rows: &[(Typical, [Way; 2])]) -> Result<()> {
     let mut table = Table::new(&[
-        "load, depth 16",
+        "load",
+        "depth",
         "compared",
         "requests/s",
         "ratio",
@@ -139,6 +145,7 @@ fn row(table: &mut Table, typical: &Typical, ways: [Way; 2], pairs: &[[Figures; 
     let [costs, cost, cost_spread] = column(Figures::cost, 3);
     table.row([
         format!("{}, {}", typical.daemon, typical.load),
+        typical.depth.to_string(),
         ways.map(|way| way.name).join(" : "),
         rates,
         rate,

@@ -13,7 +13,7 @@ use vhost_device_testkit::failure::{At, Failure, Result};
 use vhost_device_testkit::framing::Framing;
 use vhost_device_testkit::process::Daemon;
 
-use super::{DEPTH, PARTS, Typical, Way};
+use super::{PARTS, Typical, Way};
 use crate::bench::Bench;
 
 /// Between two looks at the counters, and the most that one may take.
@@ -56,7 +56,7 @@ impl Side {
             let pending = session.submit(before, &Framing::whole())?;
             session.finish(before.queue, &pending)?;
         }
-        let load = Load::new(&typical.request, DEPTH, bench.duration / PARTS);
+        let load = Load::new(&typical.request, typical.depth, bench.duration / PARTS);
         if !self.is_to_be_read(load.duration) {
             return drive(&mut session, &self.daemon, 0, &load);
         }
