@@ -9,8 +9,9 @@
 //! | any other signal | what the signal does to any process. If it is the parent's end, the kernel kills the child. |
 //!
 //! Number 1 is not ended by signals sent with kill(2), SIGKILL apart: signals go to the parent. What the processor or the filter of
-//! system calls raises ends number 1 as it does any process. The child has a session of its own, so that a terminal's signals go to the
-//! parent only, and once.
+//! system calls raises ends number 1 as it does any process. The child is a process group of its own, so that a terminal's signals go to
+//! the parent only, and once. It is of the parent's session: where the kernel's scheduler has sessions share the processors
+//! (autogroup), another one would have the daemon wait for its turn longer.
 //!
 //! The parent is confined as the daemon is, has no descriptors and six system calls, and sleeps.
 
@@ -20,7 +21,7 @@ use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, SigSet, Signal, kill, signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, getpid, setsid};
+use nix::unistd::{ForkResult, Pid, fork, getpid, setpgid};
 
 use super::filter;
 use super::privileges;
@@ -62,9 +63,13 @@ pub fn split(seccomp: Seccomp) -> io::Result<()> {
     }
 }
 
-/// Has the kernel kill this process when its parent ends.
+/// Has the kernel kill this process when its parent ends, and a terminal's signals go to the parent only.
 fn tie_to_parent(mut parent: PipeWriter) -> io::Result<()> {
-    setsid()?;
+    const ITSELF: Pid = Pid::from_raw(0);
+    setpgid(ITSELF, ITSELF)?;
+    // To the terminal this is in the background now. One that stops who writes from there (stty tostop) gets the log all the same.
+    // SAFETY: to ignore a signal runs nothing of ours.
+    unsafe { signal(Signal::SIGTTOU, SigHandler::SigIgn) }?;
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     // Nobody reads from the pipe any more if the parent ended before. Its number would not tell: outside of the namespace it has none.
     parent.write_all(&[0])

@@ -90,12 +90,6 @@ fn the_daemon_is_the_first_process_of_its_namespace() -> Result<()> {
         numbers.split_whitespace().next_back() == Some("1"),
         "{numbers}"
     );
-    // As seen from here, and from each namespace that it is in.
-    let sessions = status(daemon.pid(), "NSsid:")?;
-    ensure!(
-        sessions.split_whitespace().next_back() == Some("1"),
-        "a terminal's signals go to both processes: {sessions}"
-    );
     drop(session);
     daemon.finish()
 }
@@ -189,6 +183,29 @@ fn a_stop_from_the_terminal_stops_both_until_they_go_on() -> Result<()> {
         wait_until("both go on", || both_are(false))?;
         exchange(&mut session)?;
     }
+    drop(session);
+    daemon.finish()
+}
+
+#[test]
+fn the_daemon_is_in_the_background_of_the_same_session() -> Result<()> {
+    let (mut daemon, session) = start()?;
+    // behind the name: state, parent, group, session
+    let ids = |process: Pid| -> Result<[String; 2]> {
+        let text = fs::read_to_string(format!("/proc/{process}/stat"))?;
+        let behind = text.rsplit(") ").next().unwrap_or_default();
+        let mut words = behind.split(' ').skip(2).map(str::to_owned);
+        Ok([(); 2].map(|()| words.next().unwrap_or_default()))
+    };
+    let [own, parents] = [ids(daemon.pid())?, ids(daemon.started())?];
+    ensure!(own[0] != parents[0], "a terminal's signals come twice");
+    ensure!(own[1] == parents[1], "the scheduler tells them apart");
+    let ignored = u64::from_str_radix(&status(daemon.pid(), "SigIgn:")?, 16);
+    let stops = 1 << (libc::SIGTTOU - 1);
+    ensure!(
+        ignored.unwrap_or_default() & stops != 0,
+        "it may be stopped when it logs"
+    );
     drop(session);
     daemon.finish()
 }
