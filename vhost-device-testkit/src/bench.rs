@@ -191,7 +191,7 @@ fn drain(session: &mut Session, queue: usize, depth: usize, figures: &mut Figure
 }
 
 /// Durations of single events, sorted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Spread(Vec<Duration>);
 
 impl Spread {
@@ -199,6 +199,12 @@ impl Spread {
     pub fn new(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         Self(times)
+    }
+
+    /// Of these as well.
+    pub fn add(&mut self, mut more: Self) {
+        self.0.append(&mut more.0);
+        self.0.sort_unstable();
     }
 
     /// The duration that `percent` of the events do not exceed.

@@ -52,8 +52,8 @@ const IDLE: usize = 1000;
 /// Round trips made for a row of percentiles.
 const ROUND_TRIPS: usize = 20_000;
 
-/// Parts that a flow is measured in.
-const PARTS: u32 = 8;
+/// Parts that everything is measured in, in turn, with processes of its own each: where they run is luck.
+const PARTS: u32 = 16;
 
 /// Length of each measurement in seconds, unless another is given.
 const SECONDS: u64 = 2;
@@ -373,42 +373,57 @@ fn to_guest(way: Way<'_>, time: Duration, size: usize) -> Result<Flow> {
 }
 
 fn latency() -> Result<()> {
-    let mut table = Table::new(&["round trips, 64 bytes", "p50 us", "p99 us"]);
-    let us = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e6);
-    let floor = eventfd_round_trips(ROUND_TRIPS)?;
-    for (name, many) in [("one eventfd ping-pong", 1), ("two of them", 2)] {
-        let [p50, p99] = [50, 99].map(|percent| us(floor.percentile(percent) * many));
-        table.row([name.to_owned(), p50, p99]);
+    let ways: [(&str, &[&str], bool); 3] = [
+        ("guest sleeps", &[], false),
+        ("guest sleeps, --poll-us 50", &["--poll-us", "50"], false),
+        ("guest polls, --poll-us 50", &["--poll-us", "50"], true),
+    ];
+    let mut floor = Spread::default();
+    let mut spreads = ways.map(|_| Spread::default());
+    // as with streams
+    for _ in 0..PARTS {
+        let count = ROUND_TRIPS / PARTS as usize;
+        floor.add(eventfd_round_trips(count)?);
+        for ((_, arguments, polls), spread) in ways.iter().zip(&mut spreads) {
+            spread.add(echoes(arguments, *polls, count)?);
+        }
     }
-    for (name, arguments, polls) in [
-        ("guest sleeps", &[][..], false),
-        (
-            "guest sleeps, --poll-us 50",
-            &["--poll-us", "50"][..],
-            false,
-        ),
-        ("guest polls, --poll-us 50", &["--poll-us", "50"][..], true),
-    ] {
-        let mut rig = Rig::new(Way {
-            arguments,
-            ..BY_DEFAULT
-        })?;
-        let (stream, id) = rig.called()?;
-        let program = Program::start(Role::Echo, 64, stream)?;
-        let spread = round_trips(&mut rig.guest, id, polls)?;
-        let [p50, p99] = [50, 99].map(|percent| us(spread.percentile(percent)));
-        table.row([name.to_owned(), p50, p99]);
-        rig.guest.close(id)?;
-        program.end()?;
-        rig.finish()?;
+    let mut table = Table::new(&["round trips, 64 bytes", "p50 us", "p99 us"]);
+    let mut row = |name: &str, spread: &Spread, many: u32| {
+        let us = |percent| (spread.percentile(percent) * many).as_secs_f64() * 1e6;
+        table.row([
+            name.to_owned(),
+            format!("{:.1}", us(50)),
+            format!("{:.1}", us(99)),
+        ]);
+    };
+    row("one eventfd ping-pong", &floor, 1);
+    row("two of them", &floor, 2);
+    for ((name, ..), spread) in ways.iter().zip(&spreads) {
+        row(name, spread, 1);
     }
     table.print();
     Ok(())
 }
 
-fn round_trips(guest: &mut Guest, id: Id, polls: bool) -> Result<Spread> {
-    let mut times = Vec::with_capacity(ROUND_TRIPS);
-    for _ in 0..ROUND_TRIPS {
+/// A program sends back what the guest sends, through a daemon with these arguments.
+fn echoes(arguments: &[&str], polls: bool, count: usize) -> Result<Spread> {
+    let mut rig = Rig::new(Way {
+        arguments,
+        ..BY_DEFAULT
+    })?;
+    let (stream, id) = rig.called()?;
+    let program = Program::start(Role::Echo, 64, stream)?;
+    let spread = round_trips(&mut rig.guest, id, polls, count)?;
+    rig.guest.close(id)?;
+    program.end()?;
+    rig.finish()?;
+    Ok(spread)
+}
+
+fn round_trips(guest: &mut Guest, id: Id, polls: bool, count: usize) -> Result<Spread> {
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
         let start = Instant::now();
         guest.write(id, &[1; 64])?;
         let mut left = 64u32;
