@@ -21,6 +21,9 @@ const SLACK: Duration = Duration::from_millis(200);
 /// How long a guest without room may take to tell of some by itself. Linux tells when a program has read.
 const STARVE: Duration = Duration::from_millis(20);
 
+/// Sockets whose rests end within this time are read together: however many there are, the guest is not woken for each.
+const TOGETHER: Duration = Duration::from_micros(25);
+
 /// How often a listener that had too many waiting is tried again.
 const RECONNECT: Duration = Duration::from_millis(10);
 
@@ -104,7 +107,7 @@ impl Deadlines {
             return Some(Due::Retry);
         }
         if let Some(&(until, slot)) = self.resting.front()
-            && until <= now
+            && until <= now + TOGETHER
         {
             self.resting.pop_front();
             return Some(Due::Rested(slot));
@@ -153,9 +156,11 @@ mod tests {
         deadlines.linger(slots[1], Phase::Asking, start + RECONNECT);
         deadlines.accept(start);
         deadlines.rest(slots[1], start);
+        deadlines.rest(slots[0], start + TOGETHER);
         deadlines.connect(slots[0], start + CONNECT, start);
         assert_eq!(deadlines.due(start), None);
         assert_eq!(deadlines.due(start + REST), Some(Due::Rested(slots[1])));
+        assert_eq!(deadlines.due(start + REST), Some(Due::Rested(slots[0])));
         assert_eq!(deadlines.due(start + REST), None);
         assert_eq!(deadlines.due(start + RECONNECT), Some(Due::Retry));
         assert_eq!(deadlines.connecting(), [(start + CONNECT, slots[0])]);
