@@ -26,6 +26,9 @@ const LINUX_KEEPS: u32 = 64 * 1024;
 /// The end of a window, which is sent by itself: so Linux tells of room while this is copied, and not only after.
 const LAST_BYTES: u32 = 56 * 1024;
 
+/// Most turns before others have theirs at the thread: not each takes a buffer, since a host program's message may be empty.
+const MAX_TURNS: usize = 1024;
+
 /// How a connection's turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -78,9 +81,12 @@ impl VsockWorker {
         true
     }
 
-    /// Lets the connections have their turns. False if there are no more buffers.
+    /// Lets the connections have their turns. False if there are no more buffers, or others have their turn at the thread.
     fn take_turns(&mut self, queue: &mut Queue<'_>) -> bool {
-        while let Some(slot) = self.runs.pop_front() {
+        for _ in 0..MAX_TURNS {
+            let Some(slot) = self.runs.pop_front() else {
+                return true;
+            };
             match self.turn(slot, queue) {
                 Turn::More => self.runs.push_back(slot),
                 Turn::NoBuffer => {
@@ -98,7 +104,8 @@ impl VsockWorker {
                 return false;
             }
         }
-        true
+        queue.defer();
+        false
     }
 
     fn turn(&mut self, slot: Slot, queue: &mut Queue<'_>) -> Turn {

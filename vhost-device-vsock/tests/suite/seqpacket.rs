@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use vhost_device_testkit::failure::Result;
@@ -11,7 +12,7 @@ use crate::support::guest::{Guest, Id, State};
 use crate::support::host::{
     Host, PORT, accept, closed, connect_for_messages, message, messages_path, patient, read,
 };
-use crate::support::link::LONGEST;
+use crate::support::link::{LONGEST, TX};
 use crate::support::packet::*;
 
 const SILENCE: Duration = Duration::from_millis(60);
@@ -120,6 +121,35 @@ fn an_end_that_came_while_the_guest_had_no_room_is_seen() -> Result<()> {
     guest.write_message(id, b"understood", EOM)?;
     assert_eq!(message(&mut program)?, b"understood");
     Ok(())
+}
+
+#[test]
+fn a_program_that_sends_messages_without_bytes_holds_nothing_up() -> Result<()> {
+    let host = Host::start()?;
+    let mut guest = host.guest()?;
+    let (program, flooded) = connected(&host, &mut guest)?;
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    if (&program).write(&[]).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        // by a guest and its end, while it goes on
+        let result = guest.idle(SILENCE).and_then(|()| {
+            let (mut other, id) = host.reach(&mut guest, PORT)?;
+            guest.write(id, b"meanwhile")?;
+            assert_eq!(read(&mut other, 9)?, b"meanwhile");
+            guest.close(flooded)?;
+            guest.link.session.stop_ring(TX)
+        });
+        over.store(true, Ordering::Relaxed);
+        result.map(drop)
+    })
 }
 
 #[test]
