@@ -18,6 +18,7 @@ mod ids;
 pub mod limit;
 mod memory;
 mod meter;
+mod pause;
 mod poll;
 mod request;
 mod ring;
@@ -32,6 +33,7 @@ pub use fault::{GuestFault, LayoutFault, RingFault};
 pub use ids::{DeviceId, QueueIndex, Token};
 pub use memory::{DirtyLog, Memory, Segment};
 pub use meter::{Meter, Totals};
+pub use pause::pause;
 pub use poll::Poll;
 pub use request::{Buffers, Request, Segments};
 pub use ring::{

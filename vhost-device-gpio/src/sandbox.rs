@@ -35,17 +35,10 @@ fn real(profile: Profile, spec: &HostSpec) -> Profile {
         .descriptors(lines as u64)
 }
 
-fn simulated(mut profile: Profile, spec: &SimSpec) -> Profile {
-    // host/sim.rs
-    if !spec.delay.is_zero() {
-        profile = profile.call(Sysno::clock_nanosleep);
-    }
+fn simulated(profile: Profile, spec: &SimSpec) -> Profile {
     // host/control.rs
     match &spec.control {
         Some(path) => profile
-            .call(Sysno::clock_nanosleep)
-            .call(Sysno::recvfrom)
-            .call(Sysno::sendto)
             .call(Sysno::setsockopt)
             .place(folder(path), Access::Remove)
             .descriptors(crate::host::CONTROL_DESCRIPTORS),

@@ -24,8 +24,6 @@ fn of(profile: Profile, chip: &Chip) -> Profile {
         Chip::Eeprom { file: Some(_), .. } => profile.call(Sysno::pread64).call(Sysno::pwrite64),
         // host/sim/lm75.rs
         Chip::Lm75(Temperature::File(_)) => profile.call(Sysno::pread64),
-        // host/sim/mod.rs
-        Chip::Stuck => profile.call(Sysno::clock_nanosleep),
-        Chip::Eeprom { file: None, .. } | Chip::Lm75(_) | Chip::Registers => profile,
+        Chip::Eeprom { file: None, .. } | Chip::Lm75(_) | Chip::Registers | Chip::Stuck => profile,
     }
 }

@@ -4,10 +4,11 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use vhost_device_core::DeviceId;
-use vhost_device_daemon::{Compat, StartError};
+use vhost_device_daemon::{Compat, Profile, StartError};
 
 use crate::config::{Config, Limit, Source};
 use crate::device::Rng;
+use crate::sandbox;
 
 /// The options of vhost-device-rng.
 #[derive(clap::Args, Clone, Debug)]
@@ -61,5 +62,9 @@ impl vhost_device_daemon::App for App {
                 Rng::open(&config).map_err(|error| StartError::io("open", &config.source, &error))
             })
             .collect()
+    }
+
+    fn profile(args: &Args) -> Profile {
+        sandbox::profile(&args.rng_source)
     }
 }

@@ -20,6 +20,8 @@ mod device;
 mod host;
 mod limit;
 mod pool;
+#[cfg(feature = "daemon")]
+mod sandbox;
 
 #[cfg(feature = "daemon")]
 pub use args::{App, Args};

@@ -19,7 +19,6 @@ fn of(profile: Profile, entry: &Entry) -> Profile {
             } => profile
                 .call(Sysno::pread64)
                 .call(Sysno::pwrite64)
-                .call(Sysno::clock_nanosleep)
                 .descriptors(BUFFER_DESCRIPTORS),
             SourceSpec::Waves(_) | SourceSpec::Table(..) => profile,
             SourceSpec::File(_) | SourceSpec::Iio { .. } | SourceSpec::Hwmon { .. } => {

@@ -7,9 +7,7 @@ use crate::config::{Config, Source};
 
 pub fn profile(config: &Config) -> Profile {
     match config.source {
-        // host/sim.rs
-        Source::Sim(delay) if delay.is_zero() => Profile::new(),
-        Source::Sim(_) => Profile::new().call(Sysno::clock_nanosleep),
+        Source::Sim(_) => Profile::new(),
         // host/table.rs
         Source::Table(_) => Profile::new().call(Sysno::pread64),
     }

@@ -4,7 +4,7 @@
 //! credit themselves: packets go from one to the other with their counters as they are, so what an inbox holds is bounded by
 //! the windows of honest guests, and by [`MAX_INBOX`] in any case.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vhost_device_core::Waker;
@@ -22,7 +22,7 @@ pub const OP_GONE: u16 = 0;
 /// All guests of the process that are there.
 #[derive(Debug, Default)]
 pub struct Hub {
-    members: Mutex<HashMap<u64, Arc<Member>>>,
+    members: Mutex<BTreeMap<u64, Arc<Member>>>,
 }
 
 /// A guest that is there.

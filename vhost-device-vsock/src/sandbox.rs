@@ -33,8 +33,7 @@ fn sockets(profile: Profile) -> Profile {
     profile
         .call(Sysno::connect)
         .call(Sysno::getsockopt)
-        .call(Sysno::recvfrom)
-        .call(Sysno::sendto)
+        .call(Sysno::ppoll)
         .call(Sysno::setsockopt)
         .descriptors((MAX_CONNECTIONS + MAX_LISTENERS) as u64)
 }

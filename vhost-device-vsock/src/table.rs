@@ -3,7 +3,7 @@
 //! A connection may lose its address before it ends, when the guest is done with it and the host is not; the address is then
 //! free for a new connection.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// Most connections of a guest, those included that are being set up or only wait for a host program.
 pub const MAX_CONNECTIONS: usize = 16 * 1024;
@@ -15,7 +15,7 @@ const FIRST_PORT: u32 = 1 << 30;
 const PORTS: u32 = 1 << 30;
 
 /// What packets of one connection have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
     /// The guest's port.
     pub guest_port: u32,
@@ -65,7 +65,9 @@ struct Occupant<T> {
 pub struct Table<T> {
     entries: Vec<Entry<T>>,
     free: Vec<u16>,
-    slots: HashMap<Address, Slot>,
+    /// Ports are chosen by guests and by programs: in a hash table they could be chosen to collide, and a seed for one takes a system
+    /// call for each thread.
+    slots: BTreeMap<Address, Slot>,
     /// The last address looked up: packets come in runs.
     recent: Option<(Address, Slot)>,
     next_port: u32,
@@ -76,7 +78,7 @@ impl<T> Default for Table<T> {
         Self {
             entries: Vec::new(),
             free: Vec::new(),
-            slots: HashMap::new(),
+            slots: BTreeMap::new(),
             recent: None,
             next_port: 0,
         }

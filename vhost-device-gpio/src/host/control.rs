@@ -16,7 +16,7 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -24,6 +24,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+use vhost_device_core::pause;
 
 use super::error;
 use super::sim::Bank;
@@ -122,8 +124,8 @@ fn accept(listener: &UnixListener, bank: &Weak<Bank>) {
     let clients = Arc::new(AtomicUsize::new(0));
     let mut number = 0;
     for stream in listener.incoming() {
-        let Ok(stream) = stream else {
-            std::thread::sleep(PAUSE);
+        let Ok(stream) = stream.and_then(plain) else {
+            pause(PAUSE);
             continue;
         };
         let Some(bank) = bank.upgrade() else {
@@ -152,6 +154,12 @@ fn accept(listener: &UnixListener, bank: &Weak<Bank>) {
     }
 }
 
+/// A connection as a file: read and written by the calls that files have, which each daemon makes anyway.
+fn plain(stream: UnixStream) -> io::Result<File> {
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(OwnedFd::from(stream).into())
+}
+
 /// Counts a client out.
 struct Leave(Arc<AtomicUsize>);
 
@@ -164,7 +172,7 @@ impl Drop for Leave {
 /// One connection.
 struct Client {
     number: u64,
-    stream: UnixStream,
+    stream: File,
     bank: Arc<Bank>,
 }
 
@@ -176,7 +184,6 @@ impl Client {
     }
 
     fn try_serve(&self) -> io::Result<()> {
-        self.stream.set_write_timeout(Some(PATIENCE))?;
         let mut input = BufReader::new(&self.stream);
         let mut line = String::new();
         loop {
@@ -214,11 +221,11 @@ impl Client {
 #[derive(Debug)]
 pub struct Watcher {
     client: u64,
-    stream: UnixStream,
+    stream: File,
 }
 
 impl Watcher {
-    fn new(client: u64, stream: &UnixStream) -> io::Result<Self> {
+    fn new(client: u64, stream: &File) -> io::Result<Self> {
         Ok(Self {
             client,
             stream: stream.try_clone()?,
@@ -236,7 +243,8 @@ impl Watcher {
         let told = self.stream.write_all(text.as_bytes()).is_ok();
         if !told {
             // Half a line may be on its way: nothing that follows would make sense.
-            let _ = self.stream.shutdown(std::net::Shutdown::Both);
+            // SAFETY: no pointers are passed.
+            let _ = unsafe { libc::shutdown(self.stream.as_raw_fd(), libc::SHUT_RDWR) };
         }
         told
     }

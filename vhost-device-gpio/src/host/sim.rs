@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use vhost_device_core::{HostError, Reactor, Ready, Token, Waker};
+use vhost_device_core::{HostError, Reactor, Ready, Token, Waker, pause};
 
 use super::control::{Control, Watcher};
 use super::{Chip, error};
@@ -331,7 +331,7 @@ const SHORTEST_SLEEP: Duration = Duration::from_micros(100);
 /// Lets time pass.
 fn take(delay: Duration) {
     if delay >= SHORTEST_SLEEP {
-        return std::thread::sleep(delay);
+        return pause(delay);
     }
     if !delay.is_zero() {
         let begin = Instant::now();

@@ -7,8 +7,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
+
+use vhost_device_core::pause;
 
 use super::OpenError;
 use super::attribute::{Attribute, optional_text};
@@ -168,7 +169,7 @@ impl Place for Buffer {
             {
                 return Ok(*values);
             }
-            thread::sleep(PACE);
+            pause(PACE);
         }
     }
 

@@ -1,8 +1,9 @@
 //! A simulated host, for tests and machines without the real one.
 
 use std::io;
-use std::thread;
 use std::time::Duration;
+
+use vhost_device_core::pause;
 
 use super::Translator;
 
@@ -22,7 +23,7 @@ impl Sim {
 impl Translator for Sim {
     fn translate(&self, _: &mut [u8]) -> io::Result<()> {
         if self.may_block() {
-            thread::sleep(self.delay);
+            pause(self.delay);
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::null;
 
 use super::Kind;
 use super::vectors::Vectors;
@@ -60,15 +61,13 @@ impl Socket {
     /// # Errors
     /// As [`send`](Self::send).
     pub fn send_bytes(&self, bytes: &[u8], end_of_record: bool) -> io::Result<usize> {
-        // SAFETY: the pointer and the length are those of a slice that lives through the call.
-        let sent = unsafe {
-            libc::send(
-                self.0.as_raw_fd(),
-                bytes.as_ptr().cast(),
-                bytes.len(),
-                flags(end_of_record),
-            )
+        let mut vector = libc::iovec {
+            iov_base: bytes.as_ptr().cast_mut().cast(),
+            iov_len: bytes.len(),
         };
+        let message = message(&raw mut vector, 1);
+        // SAFETY: the one vector is a slice that lives through the call; the kernel only reads it. All else in the message is null.
+        let sent = unsafe { libc::sendmsg(self.0.as_raw_fd(), &message, flags(end_of_record)) };
         length(sent)
     }
 
@@ -90,14 +89,18 @@ impl Socket {
     /// # Errors
     /// As [`receive`](Self::receive).
     pub fn receive_bytes(&self, bytes: &mut [u8]) -> io::Result<Received> {
+        self.receive_to(bytes, 0)
+    }
+
+    fn receive_to(&self, bytes: &mut [u8], flags: i32) -> io::Result<Received> {
         let mut vector = libc::iovec {
             iov_base: bytes.as_mut_ptr().cast(),
             iov_len: bytes.len(),
         };
         let mut message = message(&raw mut vector, 1);
+        let flags = libc::MSG_DONTWAIT | flags;
         // SAFETY: the one vector is a slice that is borrowed mutably through the call. All else in the message is null.
-        let received =
-            unsafe { libc::recvmsg(self.0.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) };
+        let received = unsafe { libc::recvmsg(self.0.as_raw_fd(), &mut message, flags) };
         Ok(Received {
             bytes: length(received)?,
             end_of_record: message.msg_flags & libc::MSG_EOR != 0,
@@ -111,17 +114,7 @@ impl Socket {
     /// As [`receive`](Self::receive).
     pub fn peek(&self, bytes: &mut [u8], message: bool) -> io::Result<usize> {
         let all = if message { libc::MSG_TRUNC } else { 0 };
-        let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK | all;
-        // SAFETY: the pointer and the length are those of a slice that is borrowed mutably through the call.
-        let seen = unsafe {
-            libc::recv(
-                self.0.as_raw_fd(),
-                bytes.as_mut_ptr().cast(),
-                bytes.len(),
-                flags,
-            )
-        };
-        length(seen)
+        Ok(self.receive_to(bytes, libc::MSG_PEEK | all)?.bytes)
     }
 
     /// Ends the connection in these directions, as seen from here. One that is gone already is as good as ended.
@@ -138,23 +131,30 @@ impl Socket {
 
     /// Whether the host program has closed its end, so that nothing can be sent to it any more.
     pub fn is_closed(&self) -> bool {
-        self.is_any(libc::POLLHUP | libc::POLLERR)
+        self.look(0)
+            .is_ok_and(|seen| seen & (libc::POLLHUP | libc::POLLERR) != 0)
     }
 
     /// Whether the host program will send no more. What it sent before may still be there.
     pub fn is_ended(&self) -> bool {
-        self.is_any(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR)
+        let end = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
+        self.look(libc::POLLRDHUP).is_ok_and(|seen| seen & end != 0)
     }
 
-    fn is_any(&self, events: libc::c_short) -> bool {
+    /// Which of these events, hang-ups and errors there are now. By ppoll: not all architectures have poll.
+    fn look(&self, events: libc::c_short) -> io::Result<libc::c_short> {
         let mut poll = libc::pollfd {
             fd: self.0.as_raw_fd(),
-            events: events & libc::POLLRDHUP,
+            events,
             revents: 0,
         };
-        // SAFETY: one valid pollfd, and no waiting.
-        let ready = unsafe { libc::poll(&mut poll, 1, 0) };
-        ready == 1 && poll.revents & events != 0
+        let at_once = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: one valid pollfd, a valid timespec, and no change of the signals that are blocked.
+        check(unsafe { libc::ppoll(&raw mut poll, 1, &raw const at_once, null()) })?;
+        Ok(poll.revents)
     }
 
     /// How an attempt to connect that took a while ended.
@@ -162,16 +162,10 @@ impl Socket {
     /// # Errors
     /// From the operating system: it failed. [`io::ErrorKind::WouldBlock`] if it goes on.
     pub fn connected(&self) -> io::Result<()> {
-        let mut poll = libc::pollfd {
-            fd: self.0.as_raw_fd(),
-            events: libc::POLLOUT,
-            revents: 0,
-        };
-        // SAFETY: one valid pollfd, and no waiting.
-        check(unsafe { libc::poll(&mut poll, 1, 0) })?;
+        let seen = self.look(libc::POLLOUT)?;
         match self.option(libc::SO_ERROR)? {
-            0 if poll.revents & libc::POLLOUT != 0 => Ok(()),
-            0 if poll.revents != 0 => Err(io::ErrorKind::ConnectionReset.into()),
+            0 if seen & libc::POLLOUT != 0 => Ok(()),
+            0 if seen != 0 => Err(io::ErrorKind::ConnectionReset.into()),
             0 => Err(io::ErrorKind::WouldBlock.into()),
             error => Err(io::Error::from_raw_os_error(error)),
         }

@@ -5,8 +5,9 @@ mod lm75;
 mod registers;
 
 use std::io;
-use std::thread;
 use std::time::Duration;
+
+use vhost_device_core::pause;
 
 use super::{Bus, Failure, OpenError, not_acknowledged};
 use crate::address::Address;
@@ -87,7 +88,7 @@ struct Stuck {
 
 impl Stuck {
     fn hold(&self) -> io::Result<()> {
-        thread::sleep(self.timeout);
+        pause(self.timeout);
         Err(io::ErrorKind::TimedOut.into())
     }
 }
