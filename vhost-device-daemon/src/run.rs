@@ -10,12 +10,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use vhost_device_core::{Device, Interest, Ready};
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::app::App;
 use crate::cli::{self, CommonArgs, Parsed, SocketPlan};
 use crate::confine::Started;
-use crate::engine::{self, EventLoop, Service, Session, Tag};
+use crate::engine::{self, Bell, EventLoop, Service, Session, Tag};
 use crate::exit::{Exit, StartError};
 use crate::metrics::{self, ControlSocket, Page, SocketMetrics};
 use crate::notify::Watchdog;
@@ -114,7 +113,7 @@ struct Slot<D: Device> {
     session: Option<Session<D>>,
     /// Connected while the frontend before it was just leaving.
     waiting: Option<UnixStream>,
-    ended: Arc<EventFd>,
+    ended: Arc<Bell>,
     metrics: Arc<SocketMetrics>,
     /// Accept no frontend before this moment.
     paused: Option<Instant>,
@@ -352,7 +351,6 @@ impl<D: Device> Main<D> {
         let Some(slot) = self.slots.get_mut(number) else {
             return;
         };
-        let _ = slot.ended.read();
         slot.session = None;
         slot.metrics.connected.store(false, Ordering::Relaxed);
         let Some(stream) = slot.waiting.take() else {
@@ -404,9 +402,13 @@ impl<D: Device> Main<D> {
 }
 
 impl<D: Device> Slot<D> {
-    fn new(events: &EventLoop, number: usize, endpoint: Endpoint, device: D) -> io::Result<Self> {
-        let ended = Arc::new(engine::eventfd()?);
-        events.add(ended.as_raw_fd(), Interest::READABLE, ended_tag(number))?;
+    fn new(
+        events: &Arc<EventLoop>,
+        number: usize,
+        endpoint: Endpoint,
+        device: D,
+    ) -> io::Result<Self> {
+        let ended = Arc::new(Bell::new(events, ended_tag(number))?);
         if let Some(listener) = endpoint.listener() {
             events.add(listener.as_raw_fd(), Interest::READABLE, accept_tag(number))?;
         }

@@ -94,6 +94,7 @@ app!(
         .call(Sysno::io_uring_setup)
         .call(Sysno::io_uring_register)
         .call(Sysno::io_uring_enter)
+        .call(Sysno::eventfd2)
 );
 app!(
     GateApp,

@@ -5,21 +5,23 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 
-use vhost_device_core::Notifier;
+use vhost_device_core::{Interest, Notifier};
+
+use super::glance::Glance;
 
 /// A call or error descriptor as the frontend gave it, usually an eventfd.
 pub struct Call {
     file: File,
-    /// The frontend left it in blocking mode: ask before each write. Its mode is not ours to change, since a frontend may
-    /// rely on blocking reads of its end.
-    blocking: bool,
+    /// The frontend left it in blocking mode: look for room before each write. Its mode is not ours to change, since a frontend
+    /// may rely on blocking reads of its end.
+    room: Option<Glance>,
 }
 
 impl Call {
     /// Takes over a descriptor.
     ///
     /// # Errors
-    /// If it is something that a signal cannot be written to, like a regular file or a directory.
+    /// If it is something that a signal cannot be written to, like a regular file or a directory; or if descriptors run out.
     pub fn new(file: File) -> io::Result<Self> {
         let kind = file.metadata()?.file_type();
         if kind.is_file() || kind.is_dir() || kind.is_block_device() {
@@ -33,28 +35,22 @@ impl Call {
         if flags < 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self {
-            file,
-            blocking: flags & libc::O_NONBLOCK == 0,
-        })
+        let is_blocking = flags & libc::O_NONBLOCK == 0;
+        let room = is_blocking
+            .then(|| Glance::at(&file, Interest::WRITABLE))
+            .transpose()?;
+        Ok(Self { file, room })
     }
 
     fn has_room(&self) -> bool {
-        let mut poll = libc::pollfd {
-            fd: self.file.as_raw_fd(),
-            events: libc::POLLOUT,
-            revents: 0,
-        };
-        // SAFETY: one valid pollfd, and no waiting.
-        let ready = unsafe { libc::poll(&mut poll, 1, 0) };
-        ready == 1 && poll.revents & libc::POLLOUT != 0
+        self.room.as_ref().is_none_or(|room| room.look().writable)
     }
 }
 
 impl Notifier for Call {
     fn notify(&self) {
         // A full counter means that the frontend has not looked at the last 2^64 signals: one more changes nothing.
-        if !self.blocking || self.has_room() {
+        if self.has_room() {
             let one = 1u64.to_ne_bytes();
             // SAFETY: the descriptor is open and the buffer has eight bytes.
             unsafe { libc::write(self.file.as_raw_fd(), one.as_ptr().cast(), one.len()) };

@@ -102,12 +102,11 @@ impl<D: Device> Crew<D> {
             if !matches!(command, Command::Start(..)) {
                 return Ok(None);
             }
-            let mailbox = Arc::new(Mailbox::new()?);
             let plan = Plan {
                 worker,
                 ..self.plan.clone()
             };
-            let thread = station::spawn(plan, &mailbox)?;
+            let (mailbox, thread) = station::spawn(plan)?;
             let link = Link {
                 mailbox,
                 thread: Some(thread),

@@ -1,15 +1,13 @@
 //! How the control thread of a connection talks to the thread that serves its queues: one command at a time, answered, with
 //! a deadline.
 
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use vhost_device_core::{Memory, Notifier, QueueIndex, Start, Stopped};
-use vmm_sys_util::eventfd::EventFd;
 
-use super::reactor::eventfd;
+use super::bell::Bell;
 
 /// What the serving thread is asked to do.
 pub enum Command {
@@ -52,22 +50,17 @@ struct State {
 pub struct Mailbox {
     state: Mutex<State>,
     answered: Condvar,
-    event: EventFd,
+    bell: Bell,
 }
 
 impl Mailbox {
-    /// An empty mailbox.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self {
+    /// An empty mailbox. The bell is rung when a command waits.
+    pub fn new(bell: Bell) -> Self {
+        Self {
             state: Mutex::default(),
             answered: Condvar::new(),
-            event: eventfd()?,
-        })
-    }
-
-    /// Readable when a command waits.
-    pub fn as_raw_fd(&self) -> RawFd {
-        self.event.as_raw_fd()
+            bell,
+        }
     }
 
     /// Has `command` carried out, and waits for the answer.
@@ -82,7 +75,7 @@ impl Mailbox {
             return Err(Stuck);
         }
         state.command = Some(command);
-        let _ = self.event.write(1);
+        self.bell.ring();
         loop {
             if let Some(reply) = state.reply.take() {
                 return Ok(reply);
@@ -101,7 +94,6 @@ impl Mailbox {
 
     /// The command that waits, if any. For the serving thread.
     pub fn take(&self) -> Option<Command> {
-        let _ = self.event.read();
         self.lock().command.take()
     }
 
@@ -109,6 +101,12 @@ impl Mailbox {
     pub fn answer(&self, reply: Reply) {
         self.lock().reply = Some(reply);
         self.answered.notify_all();
+    }
+
+    /// The serving thread does not look for commands any more.
+    pub fn leave(&self) {
+        self.bell.mute();
+        self.close();
     }
 
     /// No commands are taken, and no answers heard, any more.
@@ -131,10 +129,16 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::reactor::{EventLoop, Tag};
+
+    fn mailbox() -> Mailbox {
+        let events = Arc::new(EventLoop::new().unwrap());
+        Mailbox::new(Bell::new(&events, Tag::Mail(0)).unwrap())
+    }
 
     #[test]
     fn a_thread_that_does_not_answer_is_given_up_after_the_deadline() {
-        let mailbox = Mailbox::new().unwrap();
+        let mailbox = mailbox();
         let start = Instant::now();
         let result = mailbox.call(Command::End, Duration::from_millis(20));
         assert!(matches!(result, Err(Stuck)));
@@ -148,7 +152,7 @@ mod tests {
 
     #[test]
     fn commands_are_answered_across_threads() {
-        let mailbox = Arc::new(Mailbox::new().unwrap());
+        let mailbox = Arc::new(mailbox());
         let serving = Arc::clone(&mailbox);
         let thread = std::thread::spawn(move || {
             let mut served = 0;

@@ -7,10 +7,12 @@
 //!
 //! Protocol messages are parsed by the `vhost` crate; nothing outside this module names its types.
 
+mod bell;
 mod call;
 mod crew;
 mod deadlines;
 mod dirty;
+mod glance;
 mod handler;
 mod mailbox;
 mod memory;
@@ -21,7 +23,9 @@ mod sigbus;
 mod station;
 mod wait;
 
-pub use reactor::{EventLoop, Tag, eventfd};
+pub use bell::Bell;
+pub use glance::Glance;
+pub use reactor::{EventLoop, Tag};
 pub use session::{Service, Session};
 pub use sigbus::install as install_sigbus_handler;
 pub use station::Station;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use vhost_device_core::{Interest, QueueIndex, Reactor, Ready, Timer, Token, Waker};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use super::bell::Bell;
 use super::deadlines::{Deadlines, OneShot};
 use super::wait;
 
@@ -99,6 +99,12 @@ impl EventLoop {
         self.control(ControlOperation::Modify, fd, events(interest), tag)
     }
 
+    /// Tells of a descriptor once, if it is readable, and then no more until it is asked to again.
+    pub fn tell_once(&self, fd: RawFd, tag: Tag) -> io::Result<()> {
+        let events = EventSet::IN | EventSet::ONE_SHOT;
+        self.control(ControlOperation::Modify, fd, events, tag)
+    }
+
     /// Adds a descriptor, or changes what is watched of it, edge-triggered.
     fn control_edges(
         &self,
@@ -172,18 +178,13 @@ fn ready(events: EventSet) -> Ready {
     }
 }
 
-/// An eventfd that never blocks.
-pub fn eventfd() -> io::Result<EventFd> {
-    EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)
-}
-
 /// Something watched for a worker.
 enum Watched {
     Foreign(RawFd),
     Edges(RawFd),
     /// A timer, which has no descriptor.
     Timer,
-    Waker(Arc<EventFd>),
+    Waker(Arc<Bell>),
 }
 
 impl Watched {
@@ -192,7 +193,7 @@ impl Watched {
         match self {
             Self::Foreign(fd) | Self::Edges(fd) => Some(*fd),
             Self::Timer => None,
-            Self::Waker(event) => Some(event.as_raw_fd()),
+            Self::Waker(bell) => Some(bell.as_raw_fd()),
         }
     }
 
@@ -220,32 +221,36 @@ impl Watches {
         }
     }
 
-    /// Takes note of an event: false if the token is not watched any more. Timers and wakers are read here, so that
-    /// workers need not.
+    /// Takes note of an event: false if the token is not watched any more. Timers are settled here, so that workers need not.
     pub fn acknowledge(&self, token: Token) -> bool {
         match self.watched.get(&token) {
             None => false,
-            Some(Watched::Foreign(_) | Watched::Edges(_)) => true,
+            Some(Watched::Foreign(_) | Watched::Edges(_) | Watched::Waker(_)) => true,
             Some(Watched::Timer) => {
                 let tag = Tag::Worker(self.generation, token);
                 self.events.deadlines.acknowledge(tag)
             }
-            Some(Watched::Waker(event)) => event.read().is_ok(),
+        }
+    }
+
+    /// A token names one thing.
+    fn check_free(&self, token: Token) -> io::Result<()> {
+        match self.watched.contains_key(&token) {
+            true => Err(io::ErrorKind::AlreadyExists.into()),
+            false => Ok(()),
         }
     }
 
     fn insert(&mut self, token: Token, watched: Watched, interest: Interest) -> io::Result<()> {
-        if self.watched.contains_key(&token) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
+        self.check_free(token)?;
         let tag = Tag::Worker(self.generation, token);
-        match (&watched, watched.fd()) {
-            (Watched::Edges(_), Some(fd)) => {
+        match &watched {
+            Watched::Foreign(fd) => self.events.add(*fd, interest, tag)?,
+            Watched::Edges(fd) => {
                 self.events
-                    .control_edges(ControlOperation::Add, fd, interest, tag)?;
+                    .control_edges(ControlOperation::Add, *fd, interest, tag)?;
             }
-            (_, Some(fd)) => self.events.add(fd, interest, tag)?,
-            (_, None) => {}
+            Watched::Timer | Watched::Waker(_) => {}
         }
         self.watched.insert(token, watched);
         Ok(())
@@ -269,13 +274,13 @@ impl Reactor for Watches {
     fn interest(&mut self, token: Token, interest: Interest) -> io::Result<()> {
         let watched = self.watched.get(&token).ok_or(io::ErrorKind::NotFound)?;
         let tag = Tag::Worker(self.generation, token);
-        match (watched, watched.fd()) {
-            (Watched::Edges(_), Some(fd)) => {
+        match watched {
+            Watched::Foreign(fd) => self.events.modify(*fd, interest, tag),
+            Watched::Edges(fd) => {
                 self.events
-                    .control_edges(ControlOperation::Modify, fd, interest, tag)
+                    .control_edges(ControlOperation::Modify, *fd, interest, tag)
             }
-            (_, Some(fd)) => self.events.modify(fd, interest, tag),
-            (_, None) => Err(io::ErrorKind::InvalidInput.into()),
+            Watched::Timer | Watched::Waker(_) => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 
@@ -292,16 +297,12 @@ impl Reactor for Watches {
     }
 
     fn waker(&mut self, token: Token) -> io::Result<Waker> {
-        let event = Arc::new(eventfd()?);
-        self.insert(
-            token,
-            Watched::Waker(Arc::clone(&event)),
-            Interest::READABLE,
-        )?;
-        Ok(Waker::new(move || {
-            // Full means that it is readable already.
-            let _ = event.write(1);
-        }))
+        self.check_free(token)?;
+        let bell = Bell::new(&self.events, Tag::Worker(self.generation, token))?;
+        let bell = Arc::new(bell);
+        self.watched
+            .insert(token, Watched::Waker(Arc::clone(&bell)));
+        Ok(Waker::new(move || bell.ring()))
     }
 
     fn config_changed(&mut self) {
@@ -348,6 +349,8 @@ impl Drop for KickWatch {
 
 #[cfg(test)]
 mod tests {
+    use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
     use super::*;
 
     #[test]
@@ -365,7 +368,7 @@ mod tests {
     #[test]
     fn each_write_to_an_edge_watched_eventfd_is_an_event_though_nobody_reads_it() {
         let events = Arc::new(EventLoop::new().unwrap());
-        let kick = eventfd().unwrap();
+        let kick = EventFd::new(EFD_NONBLOCK).unwrap();
         events.add_edge(kick.as_raw_fd(), Tag::Own(1)).unwrap();
         for _ in 0..3 {
             kick.write(1).unwrap();
@@ -381,7 +384,7 @@ mod tests {
     fn edges_are_told_once_and_again_when_what_is_watched_changes() {
         let events = Arc::new(EventLoop::new().unwrap());
         let mut watches = Watches::new(Arc::clone(&events), 1);
-        let source = eventfd().unwrap();
+        let source = EventFd::new(EFD_NONBLOCK).unwrap();
         let token = Token(4);
         // SAFETY: the descriptor is open as long as `source` lives.
         let fd = unsafe { BorrowedFd::borrow_raw(source.as_raw_fd()) };

@@ -2,19 +2,19 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use vhost::vhost_user::{BackendReqHandler, Error};
-use vhost_device_core::Device;
-use vmm_sys_util::eventfd::EventFd;
+use vhost_device_core::{Device, Interest};
 
+use super::bell::Bell;
 use super::crew::{Crew, workers};
+use super::glance::Glance;
 use super::handler::Handler;
-use super::mailbox::Mailbox;
 use super::message::{self, Peeked};
 use super::reactor::EventLoop;
 use super::station::{Plan, Station};
@@ -32,14 +32,10 @@ impl Hangup {
 
     /// Whether the other end is gone already, so that this session is about to end by itself.
     fn peer_is_gone(&self) -> bool {
-        let mut poll = libc::pollfd {
-            fd: self.0.as_raw_fd(),
-            events: libc::POLLRDHUP,
-            revents: 0,
-        };
-        // SAFETY: one valid pollfd, and no waiting.
-        let ready = unsafe { libc::poll(&mut poll, 1, 0) };
-        ready == 1 && poll.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+        Glance::at(&self.0, Interest::READABLE).is_ok_and(|glance| {
+            let seen = glance.look();
+            seen.hangup || seen.error
+        })
     }
 }
 
@@ -61,8 +57,8 @@ pub struct Service<'a> {
     pub generation: u32,
     /// Where what happens is counted.
     pub metrics: Arc<SocketMetrics>,
-    /// Written to when the session is over.
-    pub ended: Arc<EventFd>,
+    /// Rung when the session is over.
+    pub ended: Arc<Bell>,
 }
 
 impl<D: Device> Session<D> {
@@ -86,8 +82,8 @@ impl<D: Device> Session<D> {
         };
         let (crew, station) = match service.inline {
             Some(events) => {
-                let mailbox = Arc::new(Mailbox::new()?);
-                let station = Station::new(plan.clone(), service.generation, events, &mailbox)?;
+                let station = Station::new(plan.clone(), service.generation, events)?;
+                let mailbox = Arc::clone(station.mailbox());
                 (Crew::inline(plan, mailbox), Some(station))
             }
             None => (Crew::threads(plan), None),
@@ -145,11 +141,11 @@ impl<D: Device> Drop for Session<D> {
 const CONTROL_STACK: usize = 256 * 1024;
 
 /// Tells the main thread that the control thread is done, however it ends.
-struct TellOnDrop(Arc<EventFd>);
+struct TellOnDrop(Arc<Bell>);
 
 impl Drop for TellOnDrop {
     fn drop(&mut self) {
-        let _ = self.0.write(1);
+        self.0.ring();
     }
 }
 

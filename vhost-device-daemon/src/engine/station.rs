@@ -9,6 +9,7 @@ use vhost_device_core::{
     Device, Memory, Poll, QueueIndex, Ready, Runner, Setup, Start, Stopped, Token,
 };
 
+use super::bell::Bell;
 use super::mailbox::{Command, Mailbox, Reply};
 use super::reactor::{EventLoop, KickWatch, Tag, Watches};
 use super::session::Hangup;
@@ -54,30 +55,26 @@ impl<D: Device> Station<D> {
     /// A station whose events arrive on `events`, tagged with `generation`.
     ///
     /// # Errors
-    /// If the mailbox cannot be watched.
-    pub fn new(
-        plan: Plan<D>,
-        generation: u32,
-        events: &Arc<EventLoop>,
-        mailbox: &Arc<Mailbox>,
-    ) -> std::io::Result<Self> {
-        events.add(
-            mailbox.as_raw_fd(),
-            vhost_device_core::Interest::READABLE,
-            Tag::Mail(generation),
-        )?;
+    /// If there is no mailbox to be had.
+    pub fn new(plan: Plan<D>, generation: u32, events: &Arc<EventLoop>) -> std::io::Result<Self> {
+        let bell = Bell::new(events, Tag::Mail(generation))?;
         let queues = plan.device.queues().len();
         Ok(Self {
             plan,
             generation,
             events: Arc::clone(events),
-            mailbox: Arc::clone(mailbox),
+            mailbox: Arc::new(Mailbox::new(bell)),
             memory: Arc::default(),
             watches: Watches::new(Arc::clone(events), generation),
             runner: None,
             kicks: (0..queues).map(|_| None).collect(),
             ended: false,
         })
+    }
+
+    /// Where it takes commands.
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
     }
 
     /// The generation that this station's events are tagged with.
@@ -248,24 +245,24 @@ impl<D: Device> Station<D> {
 
 impl<D: Device> Drop for Station<D> {
     fn drop(&mut self) {
-        self.events.remove(self.mailbox.as_raw_fd());
-        self.mailbox.close();
+        self.mailbox.leave();
     }
 }
 
-/// Runs a station on a thread of its own until its connection ends.
+/// Runs a station on a thread of its own until its connection ends, and returns its mailbox.
 ///
 /// # Errors
 /// If the thread or its event loop cannot be made.
 pub fn spawn<D: Device>(
     plan: Plan<D>,
-    mailbox: &Arc<Mailbox>,
-) -> std::io::Result<std::thread::JoinHandle<()>> {
+) -> std::io::Result<(Arc<Mailbox>, std::thread::JoinHandle<()>)> {
     let events = Arc::new(EventLoop::new()?);
-    let mut station = Station::new(plan, 0, &events, mailbox)?;
-    std::thread::Builder::new()
+    let mut station = Station::new(plan, 0, &events)?;
+    let mailbox = Arc::clone(station.mailbox());
+    let thread = std::thread::Builder::new()
         .name(format!("queues-{}", station.plan.worker))
-        .spawn(move || serve(&mut station, &events))
+        .spawn(move || serve(&mut station, &events))?;
+    Ok((mailbox, thread))
 }
 
 fn serve<D: Device>(station: &mut Station<D>, events: &EventLoop) {

@@ -68,6 +68,7 @@ mod tests {
     use std::time::Instant;
 
     use vmm_sys_util::epoll::{ControlOperation, EventSet};
+    use vmm_sys_util::eventfd::EventFd;
 
     use super::*;
 
@@ -82,7 +83,7 @@ mod tests {
     #[test]
     fn both_ways_tell_the_same_events() {
         let epoll = Epoll::new().unwrap();
-        let source = super::super::eventfd().unwrap();
+        let source = EventFd::new(0).unwrap();
         let interest = EpollEvent::new(EventSet::IN, 7);
         epoll
             .ctl(ControlOperation::Add, source.as_raw_fd(), interest)

@@ -9,10 +9,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, sendmsg};
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::write;
+use vhost_device_core::Interest;
+
+use crate::engine::Glance;
 
 /// How much of a line was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,32 +32,33 @@ pub(super) enum Sink {
     /// A pipe or terminal, opened once more: the flag on a file description of our own disturbs nobody.
     Reopened(File),
     /// A regular file, which never makes a writer wait for a reader. Or a pipe or terminal that cannot be opened again,
-    /// for lack of permission or of /proc: then room for a line is asked for first, and only another writer that
+    /// for lack of permission or of /proc: then room for a line is looked for first, and only another writer that
     /// takes it in between could make us wait.
-    Polled(OwnedFd),
+    Looked(Glance, OwnedFd),
 }
 
 impl Sink {
     /// The best way to write to stderr.
     pub(super) fn stderr() -> io::Result<Self> {
-        Ok(Self::to(io::stderr().as_fd().try_clone_to_owned()?))
+        Self::to(io::stderr().as_fd().try_clone_to_owned()?)
     }
 
     /// The best way to write to `descriptor`.
-    pub(super) fn to(descriptor: OwnedFd) -> Self {
+    pub(super) fn to(descriptor: OwnedFd) -> io::Result<Self> {
         let kind = match fstat(&descriptor) {
             Ok(status) => SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT,
             Err(_) => SFlag::empty(),
         };
         if kind == SFlag::S_IFSOCK {
-            return Self::Socket(descriptor);
+            return Ok(Self::Socket(descriptor));
         }
         if matches!(kind, SFlag::S_IFIFO | SFlag::S_IFCHR)
             && let Ok(file) = reopen(&descriptor)
         {
-            return Self::Reopened(file);
+            return Ok(Self::Reopened(file));
         }
-        Self::Polled(descriptor)
+        let room = Glance::at(&descriptor, Interest::WRITABLE)?;
+        Ok(Self::Looked(room, descriptor))
     }
 
     /// Writes as much of `line` as is taken at once. A line of up to `PIPE_BUF` bytes goes into a pipe whole or not
@@ -68,8 +71,8 @@ impl Sink {
                 sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(line)], &[], flags, None)
             }
             Self::Reopened(file) => write(file, line),
-            Self::Polled(descriptor) if has_room(descriptor) => write(descriptor, line),
-            Self::Polled(_) => Ok(0),
+            Self::Looked(room, descriptor) if room.look().writable => write(descriptor, line),
+            Self::Looked(..) => Ok(0),
         };
         match written {
             Ok(count) if count == line.len() => Taken::All,
@@ -85,12 +88,4 @@ fn reopen(descriptor: &OwnedFd) -> io::Result<File> {
         .write(true)
         .custom_flags(flags.bits())
         .open(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
-}
-
-fn has_room(descriptor: &OwnedFd) -> bool {
-    let mut descriptors = [PollFd::new(descriptor.as_fd(), PollFlags::POLLOUT)];
-    poll(&mut descriptors, PollTimeout::ZERO) == Ok(1)
-        && descriptors[0]
-            .revents()
-            .is_some_and(|events| events.contains(PollFlags::POLLOUT))
 }

@@ -4,6 +4,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use vhost_device_core::Interest;
+
+use crate::engine::Glance;
 
 fn logger(format: LogFormat, sink: Sink) -> Logger {
     let (filter, _) = filter(None, None);
@@ -80,7 +83,7 @@ fn a_variable_that_is_not_understood_is_reported() {
 #[test]
 fn a_text_line_has_time_level_module_and_message() {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let logger = logger(LogFormat::Text, Sink::to(ours.into()));
+    let logger = logger(LogFormat::Text, Sink::to(ours.into()).unwrap());
     write_log(&logger, "queue 0 stopped");
     let lines = received(theirs, logger);
     let (time, rest) = lines[0].split_once(' ').unwrap();
@@ -92,7 +95,7 @@ fn a_text_line_has_time_level_module_and_message() {
 #[test]
 fn a_json_line_has_the_same_and_the_program() {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let logger = logger(LogFormat::Json, Sink::to(ours.into()));
+    let logger = logger(LogFormat::Json, Sink::to(ours.into()).unwrap());
     write_log(&logger, "a \"b\"\n");
     let lines = received(theirs, logger);
     assert!(lines[0].starts_with("{\"time\":\"20"), "{}", lines[0]);
@@ -107,7 +110,7 @@ fn a_json_line_has_the_same_and_the_program() {
 #[test]
 fn a_message_cannot_forge_a_line_or_control_the_terminal() {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let logger = logger(LogFormat::Text, Sink::to(ours.into()));
+    let logger = logger(LogFormat::Text, Sink::to(ours.into()).unwrap());
     write_log(&logger, "a\n2026 ERROR fake\r\u{1b}[2J\u{9b}");
     let lines = received(theirs, logger);
     assert_eq!(lines.len(), 1);
@@ -165,16 +168,25 @@ fn whole_escapes(text: &str) -> bool {
 /// The writing end of each kind of stderr that can be full, and its reader.
 fn kinds() -> Vec<(&'static str, Sink, Box<dyn Read>)> {
     let (pipe_reader, pipe) = std::io::pipe().unwrap();
-    let (polled_reader, polled) = std::io::pipe().unwrap();
+    let (looked_reader, looked) = std::io::pipe().unwrap();
+    let room = Glance::at(&looked, Interest::WRITABLE).unwrap();
     let (socket, socket_reader) = UnixStream::pair().unwrap();
     vec![
-        ("pipe", Sink::to(pipe.into()), Box::new(pipe_reader)),
         (
-            "polled pipe",
-            Sink::Polled(polled.into()),
-            Box::new(polled_reader),
+            "pipe",
+            Sink::to(pipe.into()).unwrap(),
+            Box::new(pipe_reader),
         ),
-        ("socket", Sink::to(socket.into()), Box::new(socket_reader)),
+        (
+            "pipe that cannot be opened again",
+            Sink::Looked(room, looked.into()),
+            Box::new(looked_reader),
+        ),
+        (
+            "socket",
+            Sink::to(socket.into()).unwrap(),
+            Box::new(socket_reader),
+        ),
     ]
 }
 
@@ -230,7 +242,7 @@ fn a_reader_that_is_gone_is_no_error() {
 fn the_flags_of_a_shared_stderr_stay_as_they_are() {
     let (_reader, pipe) = std::io::pipe().unwrap();
     let shared: OwnedFd = pipe.into();
-    let sink = Sink::to(shared.try_clone().unwrap());
+    let sink = Sink::to(shared.try_clone().unwrap()).unwrap();
     assert!(matches!(sink, Sink::Reopened(_)), "{sink:?}");
     write_log(&logger(LogFormat::Text, sink), "hello");
     let flags = OFlag::from_bits_retain(fcntl(shared.as_fd(), FcntlArg::F_GETFL).unwrap());
@@ -241,7 +253,10 @@ fn the_flags_of_a_shared_stderr_stay_as_they_are() {
 fn a_file_is_written_where_its_descriptor_stands() {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(b"before\n").unwrap();
-    let logger = logger(LogFormat::Text, Sink::to(file.try_clone().unwrap().into()));
+    let logger = logger(
+        LogFormat::Text,
+        Sink::to(file.try_clone().unwrap().into()).unwrap(),
+    );
     write_log(&logger, "after");
     std::io::Seek::rewind(&mut file).unwrap();
     let lines = received(file, logger);
@@ -252,7 +267,10 @@ fn a_file_is_written_where_its_descriptor_stands() {
 #[test]
 fn a_torn_line_is_ended_before_the_next_one() {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let logger = logger(LogFormat::Text, Sink::to(ours.try_clone().unwrap().into()));
+    let logger = logger(
+        LogFormat::Text,
+        Sink::to(ours.try_clone().unwrap().into()).unwrap(),
+    );
     (&ours).write_all(b"half a li").unwrap();
     logger.torn.store(true, Ordering::Relaxed);
     logger.dropped.store(1, Ordering::Relaxed);
