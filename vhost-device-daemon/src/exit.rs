@@ -28,6 +28,12 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// Ends the process at once, with the exit code by which a shell tells that SIGINT ended it. What else would end by that signal, a
+/// process that blocks it could only by a system call that it does not have any more.
+pub fn interrupted() -> ! {
+    std::process::exit(128 + libc::SIGINT)
+}
+
 /// Why a daemon did not start: what failed, on what, and what the reader can do about it.
 ///
 /// Displayed as one line, `message (hint)`; [`StartError::report`] puts the program's name in front.

@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::cli::{self, CommonArgs, Parsed, SocketPlan};
 use crate::confine::Started;
 use crate::engine::{self, Bell, EventLoop, Service, Session, Tag};
-use crate::exit::{Exit, StartError};
+use crate::exit::{self, Exit, StartError};
 use crate::metrics::{self, ControlSocket, Page, SocketMetrics};
 use crate::notify::Watchdog;
 use crate::signals::{Signal, Signals};
@@ -268,6 +268,10 @@ impl<D: Device> Main<D> {
             if signal == Signal::Report {
                 self.slots.iter().for_each(|slot| slot.metrics.log());
                 continue;
+            }
+            if signal == Signal::Interrupt && self.stopping.is_some() {
+                // Whoever presses Ctrl-C a second time does not want to wait for an orderly end.
+                exit::interrupted();
             }
             log::info!("{signal:?}: stopping");
             notify::stopping();

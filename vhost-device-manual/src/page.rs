@@ -98,7 +98,8 @@ fn others(name: &str) -> Roff {
     roff.control("TP", []);
     roff.text([bold("SIGTERM"), roman(", "), bold("SIGINT")]);
     roff.text([roman(
-        "Finish what is being served, remove the socket, and exit with status 0.",
+        "Finish what is being served, remove the socket, and exit with status 0. Another SIGINT does not wait for that: it ends the \
+         daemon at once.",
     )]);
     roff.control("TP", []);
     roff.text([bold("SIGUSR1")]);

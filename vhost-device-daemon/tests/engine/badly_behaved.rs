@@ -27,12 +27,13 @@ fn request(queue: usize, trigger: bool) -> Request {
 }
 
 /// A daemon whose host is a pipe that nobody writes to, and the pipe.
-fn gate() -> Result<(Daemon, File)> {
+fn gate(options: &[&str]) -> Result<(Daemon, File)> {
     let launch = Launch::new(levels())?;
     let path = launch.dir().join("pipe");
     let pipe = sys::fifo(&path)?;
     let daemon = launch
         .arguments([Path::new("gate"), Path::new("--host"), &path])
+        .arguments(options.iter().copied())
         .start()?;
     Ok((daemon, pipe))
 }
@@ -59,7 +60,7 @@ fn within<T>(limit: Duration, work: impl FnOnce() -> Result<T>) -> Result<T> {
 #[test]
 fn a_queue_whose_host_is_stuck_stops_in_time_and_its_thread_changes_nothing_afterwards()
 -> Result<()> {
-    let (mut daemon, mut pipe) = gate()?;
+    let (mut daemon, mut pipe) = gate(&[])?;
     let mut session = Session::open(daemon.socket(), &Options::usual(2))?;
     answered(&mut session, 0)?;
     let stuck = submit(&mut session, 0, true)?;
@@ -101,7 +102,7 @@ fn a_queue_whose_host_is_stuck_stops_in_time_and_its_thread_changes_nothing_afte
 
 #[test]
 fn a_frontend_that_leaves_a_stuck_host_behind_does_not_keep_the_next_one_waiting() -> Result<()> {
-    let (mut daemon, pipe) = gate()?;
+    let (mut daemon, pipe) = gate(&[])?;
     let threads = daemon.stats()?.threads;
     for _ in 0..3 {
         let mut session = Session::open(daemon.socket(), &Options::usual(2))?;
@@ -124,7 +125,7 @@ fn a_frontend_that_leaves_a_stuck_host_behind_does_not_keep_the_next_one_waiting
 
 #[test]
 fn a_stuck_host_does_not_keep_the_process_from_ending() -> Result<()> {
-    let (mut daemon, _pipe) = gate()?;
+    let (mut daemon, _pipe) = gate(&[])?;
     let mut session = Session::open(daemon.socket(), &Options::usual(2))?;
     submit(&mut session, 0, true)?;
     std::thread::sleep(Duration::from_millis(50));
@@ -148,4 +149,35 @@ fn a_device_model_that_panics_ends_its_connection_and_nothing_else() -> Result<(
     answered(&mut session, 0)?;
     drop(session);
     daemon.finish()
+}
+
+/// Both requests are with the host, and it takes a while until the daemon gives them up.
+fn interrupted_twice() -> Result<Option<i32>> {
+    let (mut daemon, _pipe) = gate(&["--sandbox", "landlock"])?;
+    let mut session = Session::open(daemon.socket(), &Options::usual(2))?;
+    ensure!(daemon.pid() == daemon.started(), "there are two processes");
+    for queue in 0..2 {
+        submit(&mut session, queue, true)?;
+    }
+    daemon.signal(libc::SIGINT)?;
+    let stops = || daemon.log().contains("Interrupt: stopping").then_some(());
+    ensure!(sys::wait_for(GIVEN_UP, stops).is_some(), "{}", daemon.log());
+    daemon.signal(libc::SIGINT)?;
+    let code = daemon.wait_end(GIVEN_UP)?.status.code();
+    daemon.trust();
+    Ok(code)
+}
+
+#[test]
+fn a_second_interrupt_is_not_kept_waiting_by_a_host_that_is_stuck() -> Result<()> {
+    // On a busy machine the second may come too late.
+    for _ in 0..10 {
+        match interrupted_twice()? {
+            Some(130) => return Ok(()),
+            Some(0) => {}
+            other => ensure!(false, "ended with {other:?}"),
+        }
+    }
+    ensure!(false, "it always ended in order");
+    Ok(())
 }
