@@ -9,9 +9,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use vhost_device_core::{
-    Device, GuestFault, HostError, QueueIndex, QueueSpec, Request, Serve, Service, Setup,
+    Device, GuestFault, HostError, QueueIndex, QueueSpec, Request, Serve, Service, Setup, pause,
 };
 use vhost_device_daemon::confine::{Access, Call, Profile, Sysno};
 
@@ -73,6 +74,19 @@ impl Service for Prisoner {
     }
 }
 
+/// Long enough to be stopped in it.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Many pieces, each too small for a mapping of its own, and none of them a part of another.
+fn fill_the_heap() -> io::Result<()> {
+    let pieces: Vec<_> = (0..64 * 1024u32).map(|number| vec![number; 256]).collect();
+    let is_its_own = |(number, piece): (u32, &Vec<u32>)| piece.iter().all(|value| *value == number);
+    match (0..).zip(&pieces).all(is_its_own) {
+        true => Ok(()),
+        false => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
 fn attempt_it(attempt: u8, path: &Path) -> io::Result<()> {
     match attempt {
         b'r' => File::open(path).map(drop),
@@ -84,6 +98,12 @@ fn attempt_it(attempt: u8, path: &Path) -> io::Result<()> {
             .open(path)
             .map(drop),
         b's' => UnixStream::connect(path).map(drop),
+        // what takes no call that is not in everybody's table
+        b'h' => fill_the_heap(),
+        b'p' => {
+            pause(PAUSE);
+            Ok(())
+        }
         // not in the table of arguments
         b'n' => UdpSocket::bind("127.0.0.1:0").map(drop),
         // not in the table of calls

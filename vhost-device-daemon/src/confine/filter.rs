@@ -1,8 +1,8 @@
 //! Stage 6: no system calls but those of the tables.
 //!
-//! Two filters: one lists what is allowed, the other has the kernel answer "no such call" to what libraries can do without.
-//! Where both have an opinion, the kernel takes the stricter one. Calls that are allowed whatever their arguments cost nothing:
-//! the kernel remembers them in a bitmap.
+//! One filter lists what is allowed; the others, one for each answer, have the kernel answer what libraries can do without. Where
+//! several have an opinion, the kernel takes the strictest one. Calls that are allowed whatever their arguments cost nothing: the
+//! kernel remembers them in a bitmap.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::ManuallyDrop;
@@ -22,9 +22,9 @@ type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 /// The tables of one daemon.
 pub struct Tables {
     serving: Vec<Call>,
-    flow: Vec<Call>,
     device: Vec<Call>,
-    declined: Vec<Sysno>,
+    /// With the error number that is answered.
+    declined: Vec<(Sysno, i32)>,
 }
 
 impl Tables {
@@ -32,7 +32,6 @@ impl Tables {
     pub fn new(profile: &Profile) -> Self {
         let mut tables = Self {
             serving: calls::serving(),
-            flow: calls::flow(),
             device: profile.calls.clone(),
             declined: Vec::new(),
         };
@@ -41,14 +40,14 @@ impl Tables {
         let is_allowed = |number: &Sysno| tables.allowed().any(|call| call.number() == *number);
         let declined = calls::DECLINED.iter();
         tables.declined = declined
-            .filter(|number| !is_allowed(number))
+            .filter(|(number, _)| !is_allowed(number))
             .copied()
             .collect();
         tables
     }
 
     fn allowed(&self) -> impl Iterator<Item = &Call> {
-        self.serving.iter().chain(&self.flow).chain(&self.device)
+        self.serving.iter().chain(&self.device)
     }
 
     /// How many different calls are allowed.
@@ -58,14 +57,10 @@ impl Tables {
 
     /// Writes the tables to the log. `cargo xtask syscalls` reads them there.
     pub fn log(&self) {
-        for (group, calls) in [
-            ("serving", &self.serving),
-            ("of the device", &self.device),
-            ("of any process", &self.flow),
-        ] {
+        for (group, calls) in [("serving", &self.serving), ("of the device", &self.device)] {
             log::debug!("calls {group}: {}", names(calls.iter().map(Call::number)));
         }
-        let declined = self.declined.iter().copied();
+        let declined = self.declined.iter().map(|(number, _)| *number);
         log::debug!("calls declined: {}", names(declined));
     }
 
@@ -82,17 +77,31 @@ impl Tables {
                 SeccompAction::Trap
             }
         };
-        let declined = self.declined.iter().map(|number| (id(*number), Vec::new()));
-        let no_such_call = SeccompAction::Errno(libc::ENOSYS as u32);
-        let declining = program(declined.collect(), SeccompAction::Allow, no_such_call)?;
-        // Declined calls pass here, or the refusal would win over the other filter's answer.
+        let mut filters = self.answering()?;
+        // Declined calls pass here, or the refusal would win over the other filters' answers.
         let mut rules = rules(self.allowed())?;
-        rules.extend(self.declined.iter().map(|number| (id(*number), Vec::new())));
-        let allowing = program(rules, refuse, SeccompAction::Allow)?;
-        for filter in [&declining, &allowing] {
+        rules.extend(self.declined.iter().map(|(number, _)| any(*number)));
+        filters.push(program(rules, refuse, SeccompAction::Allow)?);
+        for filter in &filters {
             apply_filter_all_threads(filter).map_err(|error| error.to_string())?;
         }
         Ok(())
+    }
+
+    /// A filter for each answer to declined calls.
+    fn answering(&self) -> Result<Vec<BpfProgram>, String> {
+        let mut answers: BTreeMap<i32, Rules> = BTreeMap::new();
+        for (number, error) in &self.declined {
+            answers.entry(*error).or_default().extend([any(*number)]);
+        }
+        let filter = |(error, rules)| {
+            program(
+                rules,
+                SeccompAction::Allow,
+                SeccompAction::Errno(error as u32),
+            )
+        };
+        answers.into_iter().map(filter).collect()
     }
 }
 
@@ -132,6 +141,11 @@ fn rules<'a>(calls: impl IntoIterator<Item = &'a Call>) -> Result<Rules, String>
 fn names(numbers: impl Iterator<Item = Sysno>) -> String {
     let names: BTreeSet<_> = numbers.map(|number| number.name()).collect();
     names.into_iter().collect::<Vec<_>>().join(" ")
+}
+
+/// The rule for a call with any arguments.
+fn any(number: Sysno) -> (i64, Vec<SeccompRule>) {
+    (id(number), Vec::new())
 }
 
 fn id(number: Sysno) -> i64 {
@@ -216,9 +230,14 @@ mod tests {
     #[test]
     fn what_a_device_asks_for_is_not_declined() {
         let tables = Tables::new(&Profile::new().call(Sysno::openat));
-        assert!(!tables.declined.contains(&Sysno::openat));
-        assert!(tables.declined.contains(&Sysno::clone3));
+        let is_declined = |number| {
+            tables
+                .declined
+                .iter()
+                .any(|(declined, _)| *declined == number)
+        };
+        assert!(!is_declined(Sysno::openat) && is_declined(Sysno::clone3));
         let allowed = names(tables.allowed().map(Call::number));
-        assert!(allowed.contains(" openat poll "), "{allowed}");
+        assert!(allowed.contains(" openat prctl "), "{allowed}");
     }
 }

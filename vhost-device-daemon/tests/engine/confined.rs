@@ -10,11 +10,14 @@ use vhost_device_testkit::failure::Result;
 use vhost_device_testkit::framing::Framing;
 use vhost_device_testkit::process::{Daemon, Launch, run};
 use vhost_device_testkit::session::{Options, Request, Session};
-use vhost_device_testkit::sys::Pid;
+use vhost_device_testkit::sys::{self, Pid};
 
 use crate::levels;
 
 const DONE: i32 = 0;
+
+/// Longest wait for what must happen at once.
+const SOON: Duration = Duration::from_secs(5);
 
 /// A device that may use the folder `free`, which has a file, and the folder `locked` beside it, which has one as well.
 struct Prison {
@@ -54,7 +57,7 @@ impl Prison {
     fn fatal(mut self, what: u8, name: &str) -> Result<()> {
         let mut session = self.session()?;
         session.submit(&request(what, "file"), &Framing::whole())?;
-        let ending = self.daemon.wait_end(Duration::from_secs(5))?;
+        let ending = self.daemon.wait_end(SOON)?;
         ensure!(
             ending.status.code() == Some(5),
             "ended with {} instead of exit code 5",
@@ -164,6 +167,52 @@ fn a_forbidden_call_ends_the_daemon_and_is_named() -> Result<()> {
 #[test]
 fn a_call_with_a_forbidden_argument_ends_the_daemon_and_is_named() -> Result<()> {
     Prison::new(&[])?.fatal(b'n', "socket")
+}
+
+#[test]
+fn memory_grows_without_calls_for_it() -> Result<()> {
+    let prison = Prison::new(&[])?;
+    for _ in 0..3 {
+        ensure!(prison.attempt(b'h', "")? == DONE, "the heap is not whole");
+    }
+    prison.close()
+}
+
+#[test]
+fn who_waits_for_a_while_waits_on_after_a_stop() -> Result<()> {
+    let prison = Prison::new(&[])?;
+    let mut session = prison.session()?;
+    let pid = prison.daemon.pid();
+    let pending = session.submit(&request(b'p', ""), &Framing::whole())?;
+    let is = |file: &str, start: &str| {
+        let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        text.lines()
+            .any(|line| line.starts_with(start))
+            .then_some(())
+    };
+    for round in 0..3 {
+        let waits = || is("syscall", &format!("{} ", libc::SYS_futex));
+        ensure!(
+            sys::wait_for(SOON, waits).is_some(),
+            "round {round}: it does not wait"
+        );
+        sys::kill(pid, libc::SIGSTOP)?;
+        let stops = || is("status", "State:\tT");
+        ensure!(
+            sys::wait_for(SOON, stops).is_some(),
+            "round {round}: it is not stopped"
+        );
+        sys::kill(pid, libc::SIGCONT)?;
+        let goes_on = || is("status", "State:\tS");
+        ensure!(
+            sys::wait_for(SOON, goes_on).is_some(),
+            "round {round}: it does not go on"
+        );
+    }
+    let answer = session.finish(0, &pending)?;
+    ensure!(answer.written() == DONE.to_le_bytes(), "another answer");
+    drop(session);
+    prison.close()
 }
 
 #[test]

@@ -9,7 +9,7 @@ const TABLE: &str = " calls ";
 /// The module whose log it is.
 const MODULE: &str = "vhost_device_daemon::confine::filter:";
 /// How many groups there are. A daemon whose log nobody reads tells less.
-const GROUPS: usize = 4;
+const GROUPS: usize = 3;
 
 /// How a daemon's filter is told from the one of the process that watches over it.
 const ALL_THREADS: &str = "_TSYNC";
@@ -121,7 +121,6 @@ mod tests {
     const TEXT: &str = r#"10 execve("/d", ["/d"], 0x7ff /* 35 vars */) = 0
 10 write(3, "2026-11-22T15:00:00.000Z DEBUG vhost_device_daemon::confine::filter: calls serving: read write\n", 85) = 85
 10 write(3, "2026-11-22T15:00:00.000Z DEBUG vhost_device_daemon::confine::filter: calls of the device: \n", 85) = 85
-10 write(3, "2026-11-22T15:00:00.000Z DEBUG vhost_device_daemon::confine::filter: calls of any process: exit\n", 85) = 85
 10 write(3, "2026-11-22T15:00:00.000Z DEBUG vhost_device_daemon::confine::filter: calls declined: clone3\n", 85) = 85
 10 clone3({flags=CLONE_VM|CLONE_THREAD, <unfinished ...>
 12 recvfrom(4,  <unfinished ...>
