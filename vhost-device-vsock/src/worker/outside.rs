@@ -45,6 +45,11 @@ impl VsockWorker {
         } else if connection.full && ready.writable {
             self.drain(slot);
         }
+        self.enqueue_reader(slot);
+    }
+
+    /// Lines a connection up if its host program's bytes can go to the guest.
+    fn enqueue_reader(&mut self, slot: Slot) {
         if self
             .table
             .get_mut(slot)
@@ -220,10 +225,8 @@ impl VsockWorker {
     fn rested(&mut self, slot: Slot) {
         if let Some(connection) = self.table.get_mut(slot) {
             connection.readable = true;
-            if connection.wants_to_read() {
-                self.enqueue(slot);
-            }
         }
+        self.enqueue_reader(slot);
     }
 
     fn lingered(&mut self, slot: Slot, phase: Phase) {

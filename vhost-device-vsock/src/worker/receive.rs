@@ -248,13 +248,11 @@ impl VsockWorker {
         let Some(connection) = self.table.get_mut(slot) else {
             return Turn::Idle;
         };
-        if !std::mem::replace(&mut connection.deaf, true) {
-            self.chores.push(Chore::Interest(slot));
-        }
         if connection.asking == Asking::Not {
             connection.asking = Asking::Soon;
             self.deadlines.starve(slot, Instant::now());
         }
+        self.set_deaf(slot, true);
         Turn::Idle
     }
 
@@ -273,18 +271,19 @@ impl VsockWorker {
 
     /// What comes next is no event, but read after a moment.
     fn rest(&mut self, slot: Slot, now: Instant) {
-        if let Some(connection) = self.table.get_mut(slot)
-            && !std::mem::replace(&mut connection.deaf, true)
-        {
-            self.chores.push(Chore::Interest(slot));
-        }
+        self.set_deaf(slot, true);
         self.deadlines.rest(slot, now);
     }
 
     /// The host's socket is empty: what comes next is an event.
     fn listen(&mut self, slot: Slot) {
+        self.set_deaf(slot, false);
+    }
+
+    /// Says whether something to read in the socket is no event.
+    fn set_deaf(&mut self, slot: Slot, deaf: bool) {
         if let Some(connection) = self.table.get_mut(slot)
-            && std::mem::replace(&mut connection.deaf, false)
+            && std::mem::replace(&mut connection.deaf, deaf) != deaf
         {
             self.chores.push(Chore::Interest(slot));
         }
