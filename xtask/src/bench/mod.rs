@@ -12,6 +12,7 @@ mod scmi;
 mod uncounted;
 mod vsock;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -87,24 +88,23 @@ pub struct Bench {
 impl Bench {
     /// Builds a daemon as it is shipped and starts it with these arguments.
     pub fn start(&self, name: &str, arguments: &[&str]) -> Measured<Daemon> {
-        let launch = self.launch(name)?;
+        let launch = Launch::new(self.build(name)?)?;
         launch.arguments(arguments.iter().copied()).start()
     }
 
     /// Builds a daemon as it is shipped.
-    pub fn launch(&self, name: &str) -> Measured<Launch> {
+    pub fn build(&self, name: &str) -> Measured<PathBuf> {
         let folder = self
             .workspace
             .build(&[name.to_owned()], Profile::Release)
             .map_err(|error| Failure::new(format!("{error:#}")))?;
-        Ok(Launch::new(folder.join(name))?)
+        Ok(folder.join(name))
     }
 
     /// Builds a daemon as it is shipped, but without counters.
-    pub fn launch_uncounted(&self, name: &str) -> Measured<Launch> {
-        let daemon = uncounted::build(&self.workspace, name, &["build", "--release", "--bins"])
-            .map_err(|error| Failure::new(format!("{error:#}")))?;
-        Ok(Launch::new(daemon)?)
+    pub fn build_uncounted(&self, name: &str) -> Measured<PathBuf> {
+        uncounted::build(&self.workspace, name, &["build", "--release", "--bins"])
+            .map_err(|error| Failure::new(format!("{error:#}")))
     }
 
     /// Builds the peer of a device, the same on vhost-user-backend's engine, and starts it. It serves one frontend.

@@ -3,6 +3,8 @@
 
 mod side;
 
+use std::path::PathBuf;
+
 use vhost_device_testkit::bench::{Figures, Quartiles};
 use vhost_device_testkit::failure::Result;
 use vhost_device_testkit::session::Request;
@@ -43,6 +45,16 @@ struct Way {
     is_counted: bool,
     /// Whether somebody reads the counters every second.
     is_read: bool,
+}
+
+impl Way {
+    /// Builds the daemon of a load.
+    fn build(self, bench: &Bench, typical: &Typical) -> Result<PathBuf> {
+        match self.is_counted {
+            true => bench.build(typical.daemon),
+            false => bench.build_uncounted(typical.daemon),
+        }
+    }
 }
 
 const BY_DEFAULT: Way = Way {
@@ -164,10 +176,14 @@ fn measure(
     typical: &Typical,
     ways: [Way; 2],
 ) -> Result<Vec<[Figures; 2]>> {
+    let binaries = [
+        ways[0].build(bench, typical)?,
+        ways[1].build(bench, typical)?,
+    ];
     let mut measured = Vec::new();
     for number in 0..u32::from(pairs) {
-        let mut with = Side::start(bench, typical, ways[0])?;
-        let mut without = Side::start(bench, typical, ways[1])?;
+        let mut with = Side::start(&binaries[0], typical, ways[0])?;
+        let mut without = Side::start(&binaries[1], typical, ways[1])?;
         let mut pair = [Figures::default(), Figures::default()];
         for part in 0..PARTS {
             if (number + part) % 2 == 0 {

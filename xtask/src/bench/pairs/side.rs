@@ -11,7 +11,7 @@ use vhost_device_testkit::bench::{Figures, Load, drive};
 use vhost_device_testkit::ensure;
 use vhost_device_testkit::failure::{At, Failure, Result};
 use vhost_device_testkit::framing::Framing;
-use vhost_device_testkit::process::Daemon;
+use vhost_device_testkit::process::{Daemon, Launch};
 
 use super::{PARTS, Typical, Way};
 use crate::bench::Bench;
@@ -30,12 +30,9 @@ pub struct Side {
 }
 
 impl Side {
-    /// Starts the daemon of a load.
-    pub fn start(bench: &Bench, typical: &Typical, way: Way) -> Result<Self> {
-        let launch = match way.is_counted {
-            true => bench.launch(typical.daemon)?,
-            false => bench.launch_uncounted(typical.daemon)?,
-        };
+    /// Starts the daemon of a load, which was built at this path.
+    pub fn start(binary: &Path, typical: &Typical, way: Way) -> Result<Self> {
+        let launch = Launch::new(binary.to_owned())?;
         let counters = launch.dir().join("counters");
         let daemon = launch
             .arguments(typical.arguments.iter().chain(way.arguments).copied())
